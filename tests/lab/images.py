@@ -1,0 +1,88 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host image of a Debian release: from a registry where one answers, else from Debian's packages alone."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from . import engine
+from .errors import LabError
+from .options import SUITES
+
+RECIPE = pathlib.Path(__file__).parent / "image"
+WORLD = pathlib.Path(__file__).parent / "world"
+MACHINE_CA = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
+PACKAGES = (
+    "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "ca-certificates", "iproute2", "procps",
+)  # fmt: skip
+
+
+def recipe_digest(recipe: pathlib.Path, start: str, machine_ca: bytes = b"") -> str:
+    """Digest of all that decides what the image holds, apart from Debian itself."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in recipe.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(recipe)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    digest.update(start.encode() + b"\0" + machine_ca)
+    return digest.hexdigest()[:12]
+
+
+def say(words: str) -> None:
+    """Tell the person who waits."""
+    print(f"lab: {words}", file=sys.stderr, flush=True)
+
+
+def base(suite: str) -> str:
+    """Return the image a release starts from, made once."""
+    own = f"anchorage-lab-base:{suite}"
+    for known in (own, f"debian:{suite}"):
+        if engine.answers("image", "inspect", known):
+            return known
+    if engine.answers("manifest", "inspect", f"debian:{suite}", timeout=10):
+        engine.docker("pull", "--quiet", f"debian:{suite}")
+        return f"debian:{suite}"
+    if not engine.is_root_debian():
+        raise LabError(f"No image registry answers for debian:{suite}, and only root on Debian can make it with mmdebstrap.")
+    if not shutil.which("mmdebstrap"):
+        engine.install("mmdebstrap")
+    say(f"making {own} with mmdebstrap")
+    with tempfile.TemporaryDirectory(prefix="anchorage-lab-") as place:
+        tar = pathlib.Path(place) / "host.tar"
+        done = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(tar)], capture_output=True, check=False)
+        if done.returncode:
+            raise LabError(f"mmdebstrap {suite} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
+        engine.docker("import", str(tar), own)
+    return own
+
+
+def ensure(suite: str) -> str:
+    """Return the host image of a release; made where it is missing, found at once where it is not."""
+    machine_ca = MACHINE_CA.read_bytes() if MACHINE_CA.exists() else b""
+    image = f"anchorage-lab-host:{suite}-{recipe_digest(RECIPE, ' '.join(PACKAGES), machine_ca)}"
+    if engine.answers("image", "inspect", image):
+        return image
+    start = base(suite)
+    say(f"making {image} from {start}")
+    with tempfile.TemporaryDirectory(prefix="anchorage-lab-") as place:
+        context = pathlib.Path(place) / "context"
+        shutil.copytree(RECIPE, context)
+        (context / "files/usr/local/lib/lab/machine-ca.pem").write_bytes(machine_ca)
+        arguments = [f"--build-arg=BASE={start}", f"--build-arg=PACKAGES={' '.join(PACKAGES)}"]
+        engine.docker("build", "--quiet", *arguments, "--tag", image, str(context))
+    return image
+
+
+def ensure_world() -> str:
+    """Return the image of the outside world, a layer on the newest release's host image."""
+    start = ensure(SUITES[0])
+    image = f"anchorage-lab-world:{recipe_digest(WORLD, start)}"
+    if not engine.answers("image", "inspect", image):
+        say(f"making {image}")
+        engine.docker("build", "--quiet", f"--build-arg=BASE={start}", "--tag", image, str(WORLD))
+    return image
