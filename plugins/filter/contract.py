@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract and its projections as filters; the documentation of each stands in the file of its name beside this one."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import typing as t
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
+from ansible_collections.anchorage.vps.plugins.module_utils.contract import resolve
+from ansible_collections.anchorage.vps.plugins.module_utils.contract_spec import plain
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+
+RELEASE_ROLE = pathlib.Path(__file__).resolve().parents[2] / "roles" / "release"
+
+Data = dict[str, t.Any]
+
+
+@functools.cache
+def load_spec() -> Data:
+    """Return the entry points of the contract's spec."""
+    return t.cast("Data", _load(RELEASE_ROLE / "meta" / "argument_specs.yml")["argument_specs"])
+
+
+@functools.cache
+def load_presets() -> dict[str, Data]:
+    """Return the presets by name."""
+    return {path.stem: _load(path) for path in sorted((RELEASE_ROLE / "presets").glob("*.yml"))}
+
+
+def _load(path: pathlib.Path) -> Data:
+    return t.cast("Data", yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def contract(apps: t.Any, topology: t.Any) -> Data:
+    """Return the resolved contract, or fail with everything that is wrong with it."""
+    try:
+        return resolve(apps, topology, spec=load_spec(), presets=load_presets())
+    except AnchorageError as error:
+        raise AnsibleFilterError(error.message) from None
+
+
+def topology(groups: t.Mapping[str, t.Sequence[str]], hostvars: t.Mapping[str, t.Any]) -> Data:
+    """Return who runs what, out of the inventory."""
+
+    def address_of(name: str) -> str:
+        known = hostvars[name] if name in hostvars else {}  # noqa: SIM401 - hostvars has no get() that templates.
+        for key in ("anchorage_address", "ansible_host"):
+            if known.get(key):
+                return str(known[key])
+        return str(name)
+
+    return views.topology({str(group): [str(name) for name in names] for group, names in groups.items()}, address_of)
+
+
+def _projection(view: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
+    """Hand a view plain data."""
+
+    @functools.wraps(view)
+    def project(*arguments: t.Any) -> t.Any:
+        return view(*(plain(argument) for argument in arguments))
+
+    return project
+
+
+class FilterModule:
+    """Filters of the contract."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Return the filters by name."""
+        projections = (
+            views.app_secrets,
+            views.app_urls,
+            views.base_firewall_allow,
+            views.certbot_certificates,
+            views.nginx_sites,
+            views.pm2_users,
+            views.postgresql_client_addresses,
+            views.postgresql_databases,
+            views.redis_instances,
+            views.release_documents,
+        )
+        return {"contract": contract, "topology": topology, **{view.__name__: _projection(view) for view in projections}}

@@ -1,0 +1,647 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The contract: what users write about their apps becomes one resolved, complete description, or one list of everything that is wrong."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import contract_rules as rules
+from .contract_spec import fill, look_up, merge, plain, sound
+from .errors import AnchorageError
+
+Data = dict[str, t.Any]
+Report = t.Callable[[str, str], None]
+
+GROUPS = ("app", "database", "cache", "proxy")
+FIRST_PORT, PORTS_PER_APP = 9000, 20
+FIRST_REDIS_PORT, REDIS_PORTS_PER_APP = 6379, 2
+POSTGRESQL_PORT = 5432
+
+# Bounds of plain numbers, by their path in an app.
+BOUNDS = {
+    "secrets.min_length": (16, 512),
+    "build.memory_mb": (256, 65536),
+    "build.timeout_seconds": (10, 86400),
+    "migrate.timeout_seconds": (1, 86400),
+    "migrate.lock_timeout_seconds": (1, 3600),
+    "migrate.statement_timeout_seconds": (1, 86400),
+    "redis.jobs.maxmemory_mb": (16, 1048576),
+    "redis.cache.maxmemory_mb": (16, 1048576),
+    "rate_limit.requests_per_second": (1, 100000),
+    "rate_limit.burst": (0, 100000),
+    "max_body_mb": (1, 10240),
+    "timeout_seconds": (1, 3600),
+    "keep_releases": (2, 50),
+}
+PROCESS_BOUNDS = {
+    "instances": (0, 64),
+    "memory_mb": (64, 1048576),
+    "stop_seconds": (1, 3600),
+    "health.status": (100, 599),
+    "health.deadline_seconds": (1, 3600),
+    "health.interval_seconds": (1, 60),
+    "health.successes": (1, 100),
+}
+
+
+class Problem(t.NamedTuple):
+    """One broken rule."""
+
+    path: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.rule}"
+
+
+class ContractError(AnchorageError):
+    """Everything that is wrong with a contract."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        lines = [f"{number:2}. {problem}" for number, problem in enumerate(problems, 1)]
+        super().__init__("\n".join([f"The contract has {count}; no host was touched.", *lines]), problems=[str(problem) for problem in problems])
+        self.problems = problems
+
+
+def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data]) -> Data:
+    """Return the resolved contract.
+
+    :arg apps: app name to what the user wrote.
+    :arg topology: group to list of C({name, address}).
+    :arg spec: the entry points of the argument spec that describe an app and a process.
+    :arg presets: preset name to its data file.
+    :raises ContractError: with every broken rule at once.
+    """
+    problems: list[Problem] = []
+
+    def report(path: str, rule: str) -> None:
+        if path not in [problem.path for problem in problems]:
+            problems.append(Problem(path, rule))
+
+    places = check_topology(plain(topology), report)
+    given = plain(apps)
+    if not isinstance(given, dict):
+        report("apps", "must be a mapping of app names to apps")
+        raise ContractError(problems)
+    resolved = {}
+    for index, (name, app) in enumerate(given.items()):
+        path = f"apps.{name}"
+        wrong = rules.name(str(name))
+        if wrong:
+            report(path, wrong)
+        if not isinstance(app, dict):
+            report(path, "must be a mapping of keys")
+            continue
+        resolved[str(name)] = _App(str(name), index, app, places, spec, presets, report).resolve()
+    _check_together(resolved, places, report)
+    if problems:
+        raise ContractError(problems)
+    return {"topology": places, "apps": resolved}
+
+
+def check_topology(topology: t.Any, report: Report) -> dict[str, list[dict[str, str]]]:
+    """Return the four groups with their hosts; a group that is missing is empty."""
+    places: dict[str, list[dict[str, str]]] = {}
+    for group in GROUPS:
+        hosts = topology.get(group) if isinstance(topology, dict) else None
+        places[group] = []
+        for host in hosts if isinstance(hosts, list) else [hosts] if hosts else []:
+            if not isinstance(host, dict) or not host.get("name") or not host.get("address"):
+                report(f"topology.{group}", "must be a list of {name, address}")
+                continue
+            places[group].append({"name": str(host["name"]), "address": str(host["address"])})
+    if not places["app"]:
+        report("topology.app", "holds no host; put the host into group app of the inventory")
+    if len({host["name"] for hosts in places.values() for host in hosts}) > 1:
+        for group, hosts in places.items():
+            for host in hosts:
+                wrong = rules.private_address(host["address"])
+                if wrong:
+                    report(f"topology.{group}", f"{host['name']} {wrong}; set anchorage_address to the address at which the other hosts reach it")
+    return places
+
+
+class _App:
+    """One app on its way from what the user wrote to its resolved form."""
+
+    def __init__(self, name: str, index: int, given: Data, places: Data, spec: Data, presets: dict[str, Data], report: Report) -> None:
+        self.name = name
+        self.index = index
+        self.given = given
+        self.places = places
+        self.path = f"apps.{name}"
+        self.spec = spec
+        self.report = report
+        preset = given.get("preset")
+        self.preset: Data = presets.get(preset, {}) if isinstance(preset, str) else {}
+
+    def wrong(self, key: str, rule: str | None) -> None:
+        """Report a broken rule of a key of this app, if there is one."""
+        if rule:
+            self.report(f"{self.path}.{key}", rule)
+
+    def resolve(self) -> Data:
+        app = self._filled()
+        self._check_numbers(app)
+        domains = self._domains(app)
+        url = self._url(app, domains)
+        processes = self._processes(app)
+        env = self._env("env", self.given.get("env") or {}, app["env"], app, reserved=True)
+        derived = self._derived(env, url)
+        self._check_cors(env, derived)
+        env = {**derived, **env}
+        self._check_needs(app)
+        for process in processes:
+            for key in self.preset.get("cors", []):
+                if key in process["env"]:
+                    self.wrong(f"processes.{process['name']}.env.{key}", rules.origins(process["env"][key]))
+        public = [process["name"] for process in processes if process["public"]]
+        if public and not domains:
+            self.wrong("domain", f"is required, since the process {public[0]} is public")
+        if domains and processes and not public:
+            self.wrong("processes", "none is public although the app has a domain; set public: true on the one that serves it")
+        hosts = self._hosts(app)
+        build = self._build(app, env)
+        return {
+            "name": self.name,
+            "preset": app["preset"],
+            "runtime": app["runtime"],
+            "mode": app["mode"],
+            "user": self.name,
+            "group": self.name,
+            "home": f"/srv/{self.name}",
+            "hosts": hosts,
+            "secrets_host": self._secrets_host(app, hosts),
+            "source": self._source(app),
+            "package_manager": app["package_manager"],
+            "domains": domains,
+            "url": url,
+            "tls": self._tls(app, domains),
+            "env": env,
+            "secret_keys": sorted({key for part in (env, build["env"], *(process["env"] for process in processes)) for key in rules.secrets_in(part)}),
+            "generated": self._generated(app, env),
+            "build": build,
+            "migrate": self._migrate(app),
+            "database": self._database(app),
+            "redis": self._redis(app),
+            "processes": processes,
+            "shared": self._each("shared", app["shared"], rules.relative),
+            "admin": self._admin(app),
+            "rate_limit": self._rate_limit(app),
+            "webhooks": self._each("webhooks", app["webhooks"], rules.prefix),
+            "max_body_mb": app["max_body_mb"],
+            "timeout_seconds": app["timeout_seconds"],
+            "keep_releases": app["keep_releases"],
+        }
+
+    # -- shape
+
+    def _filled(self) -> Data:
+        """Return the app with preset and defaults; C(given) becomes what is sound of it."""
+        runtime = self.given.get("runtime")
+        if runtime not in (None, "pm2"):
+            self.wrong("runtime", "only pm2 is built today; leave the key out")
+        options, process_options = self.spec["contract"]["options"], self.spec["contract_process"]["options"]
+        self.given = sound(options, self.given, self.path, self.report)
+        self.given["processes"] = self._sound_processes(process_options)
+        contract, modes = self.preset.get("contract", {}), self.preset.get("modes", {})
+        mode = self.given.get("mode") or contract.get("mode")
+        if mode and not modes and self.preset:
+            self.wrong("mode", f"the preset {self.given['preset']} has no modes; leave the key out")
+        contract = merge(contract, look_up(modes, f"{mode}.contract") or {})
+        app = fill(options, merge(contract, self.given), self.path, self.report)
+        for name, process in list(app["processes"].items()):
+            path = f"processes.{name}"
+            if name not in contract.get("processes", {}) and any(name in look_up(modes, f"{other}.contract.processes") for other in modes):
+                self.wrong(path, f"mode {mode} has no process {name}; leave it out, or choose another mode")
+                del app["processes"][name]
+                continue
+            filled = fill(process_options, process, f"{self.path}.{path}", self.report)
+            if filled["health"] is None and filled["public"]:
+                filled["health"] = fill(process_options["health"]["options"], {}, f"{self.path}.{path}.health", self.report)
+            app["processes"][name] = filled
+        return app
+
+    def _sound_processes(self, options: Data) -> Data:
+        processes = {}
+        for name, process in (self.given.get("processes") or {}).items():
+            path = f"processes.{name}"
+            self.wrong(path, rules.process_name(str(name)))
+            if isinstance(process, dict):
+                processes[str(name)] = sound(options, process, f"{self.path}.{path}", self.report)
+            else:
+                self.wrong(path, "must be a mapping of keys")
+        return processes
+
+    def _check_numbers(self, app: Data) -> None:
+        least = self.preset.get("least", {})
+        for key, (low, high) in BOUNDS.items():
+            value = look_up(app, key)
+            if value is not None:
+                self.wrong(key, rules.between(max(low, least.get(key, low)), high)(value))
+
+    def _check_needs(self, app: Data) -> None:
+        needs = {**self.preset.get("needs", {}), **(look_up(self.preset, f"modes.{app['mode']}.needs") or {})}
+        for key, reason in needs.items():
+            if not look_up(app, key):
+                self.wrong(key, f"cannot be switched off: {reason}")
+
+    def _each(self, key: str, values: list[str], rule: t.Callable[[str], str | None]) -> list[str]:
+        for index, value in enumerate(values):
+            self.wrong(f"{key}[{index}]", rule(value))
+            if value in values[:index]:
+                self.wrong(f"{key}[{index}]", "stands there twice")
+        return values
+
+    # -- where it comes from and where it runs
+
+    def _source(self, app: Data) -> Data:
+        source = app["source"] or {}
+        kinds = [kind for kind in ("repo", "path", "archive") if source.get(kind) is not None]
+        if source and len(kinds) != 1:
+            self.wrong("source", f"must hold exactly one of repo, path and archive, holds {' and '.join(kinds) or 'none'}")
+        if "repo" in kinds:
+            self.wrong("source.repo", rules.repository(source["repo"]))
+            if source["version"] is None:
+                self.wrong("source.version", "is required with repo; name a branch, a tag or a commit")
+            else:
+                self.wrong("source.version", rules.version(source["version"]))
+        elif source.get("version") is not None and kinds:
+            self.wrong("source.version", f"belongs to repo; a {kinds[0]} is its own version")
+        if "archive" in kinds:
+            self.wrong("source.archive", None if source["archive"].strip() else "is empty")
+            if source["sha256"] is None:
+                self.wrong("source.sha256", "is required with archive; sha256sum prints it")
+            elif len(source["sha256"]) != 64 or set(source["sha256"].lower()) - set("0123456789abcdef"):
+                self.wrong("source.sha256", "must be 64 hexadecimal digits")
+        elif source.get("sha256") is not None and kinds:
+            self.wrong("source.sha256", f"belongs to archive, not to {kinds[0]}")
+        if "path" in kinds:
+            self.wrong("source.path", None if source["path"].strip() else "is empty")
+        if source.get("subdir"):
+            self.wrong("source.subdir", rules.relative(source["subdir"]))
+        return {"kind": {"repo": "git"}.get(*kinds, *kinds) if len(kinds) == 1 else None, **source}
+
+    def _hosts(self, app: Data) -> list[str]:
+        known = [host["name"] for host in self.places["app"]]
+        for index, name in enumerate(app["hosts"] or []):
+            if name not in known:
+                self.wrong(f"hosts[{index}]", f"{name} is no host of group app; there are {', '.join(known) or 'none'}")
+            elif name in app["hosts"][:index]:
+                self.wrong(f"hosts[{index}]", "stands there twice")
+        if app["hosts"] == []:
+            self.wrong("hosts", "is an empty list; leave it out to run on every host of group app")
+        return [name for name in known if app["hosts"] is None or name in app["hosts"]]
+
+    def _secrets_host(self, app: Data, hosts: list[str]) -> str | None:
+        local = app["database"]["enabled"] and not app["database"]["url"] and self.places["database"]
+        return self.places["database"][0]["name"] if local else (hosts[0] if hosts else None)
+
+    # -- the web
+
+    def _domains(self, app: Data) -> list[str]:
+        if app["domain"] is not None and app["domains"] is not None:
+            self.wrong("domains", "excludes domain; write all names into domains")
+        keys = {"domain": app["domain"]} if app["domain"] is not None else {f"domains[{i}]": name for i, name in enumerate(app["domains"] or [])}
+        for key, name in keys.items():
+            wrong = rules.domain(name)
+            self.wrong(key, wrong)
+            if not wrong and name.startswith("*.") and app["tls"]["mode"] == "acme" and app["tls"]["challenge"] != "dns":
+                self.wrong(key, "is a wildcard, for which certificates are only given by tls.challenge: dns (or tls.mode: files)")
+        names = list(keys.values())
+        if len(set(names)) < len(names):
+            self.wrong("domains", "holds a name twice")
+        return names
+
+    def _url(self, app: Data, domains: list[str]) -> str | None:
+        plain_http = app["tls"]["mode"] == "off"
+        if app["url"] is None:
+            if domains and domains[0].startswith("*."):
+                self.wrong("domains[0]", "is the main name and cannot be a wildcard; put a full name first or write `url`")
+            return f"{'http' if plain_http else 'https'}://{domains[0]}" if domains else None
+        wrong = rules.url(app["url"], plain_http=plain_http)
+        self.wrong("url", wrong)
+        if not wrong:
+            host = app["url"].split("://", 1)[1].rsplit(":", 1)[0]
+            if host not in domains and f"*.{host.split('.', 1)[-1]}" not in domains:
+                self.wrong("url", "its host is none of the app's domains")
+        return str(app["url"])
+
+    def _tls(self, app: Data, domains: list[str]) -> Data:
+        tls = app["tls"]
+        for key in ("certificate", "key"):
+            if tls["mode"] == "files" and domains and not tls[key]:
+                self.wrong(f"tls.{key}", "is required with tls.mode files")
+            if tls["mode"] != "files" and tls[key] is not None:
+                self.wrong(f"tls.{key}", f"belongs to tls.mode files, not to {tls['mode']}")
+        return dict(tls)
+
+    def _rate_limit(self, app: Data) -> Data | None:
+        if app["rate_limit"]:
+            self._each("rate_limit.paths", app["rate_limit"]["paths"] or [], rules.prefix)
+            if app["rate_limit"]["paths"] == []:
+                self.wrong("rate_limit.paths", "is an empty list; write rate_limit: null to limit nothing")
+        return t.cast("Data | None", app["rate_limit"])
+
+    def _admin(self, app: Data) -> Data | None:
+        admin = app["admin"]
+        if admin is None:
+            return None
+        if admin["email"]:
+            self.wrong("admin.email", rules.email(admin["email"]))
+        if admin["command"] is None:
+            admin["command"] = self.preset.get("admin_command")
+        if admin["command"] is not None:
+            self.wrong("admin.command", rules.admin_command(admin["command"]))
+        elif self.preset:
+            self.wrong("admin.command", f"is required, since the preset {app['preset']} brings none")
+        return t.cast("Data", admin)
+
+    # -- environment
+
+    def _env(self, path: str, given: Data, merged: Data, app: Data, *, reserved: bool) -> dict[str, str]:
+        """Return an environment as text, after judging the user's part of it."""
+        taken = dict(rules.RESERVED_ENV)
+        for service, key in (("database", "DATABASE_URL"), ("redis", "REDIS_URL")):
+            if app[service]["enabled"] or app[service]["url"]:
+                taken[key] = f"is set by the release; a managed one goes into {service}.url"
+        if reserved:
+            taken.update(self.preset.get("reserved_env", {}))
+        env = {}
+        for key, value in merged.items():
+            here = f"{path}.{key}"
+            wrong = rules.env_key(str(key))
+            self.wrong(here, wrong)
+            if key in given and str(key) in taken:
+                self.wrong(here, taken[str(key)])
+            text, wrong = rules.env_text(value)
+            self.wrong(here, wrong)
+            if wrong:
+                continue
+            self.wrong(here, self._secret(str(key), text, app))
+            env[str(key)] = text
+        return env
+
+    def _secret(self, key: str, text: str, app: Data) -> str | None:
+        return rules.secret(key, text, min_length=app["secrets"]["min_length"], foreign=key in app["secrets"]["foreign"])
+
+    def _derived(self, env: dict[str, str], url: str | None) -> dict[str, str]:
+        """Return what the preset derives from the address and from other variables."""
+        if url is None:
+            return {}
+        known = {**env, "url": url}
+        derived = {}
+        for key, texts in (look_up(self.preset, "derive.env") or {}).items():
+            parts = [part for text in texts for part in known.get(text.strip("{}"), "").split(",") if part]
+            derived[key] = ",".join(dict.fromkeys(parts))
+            known.setdefault(key, derived[key])
+        return derived
+
+    def _check_cors(self, env: dict[str, str], derived: dict[str, str]) -> None:
+        """Judge the lists of origins that the user gave; the last key's list must hold those of all others."""
+        keys = self.preset.get("cors", [])
+        wrong = {key: rules.origins(env[key]) for key in keys if key in env}
+        for key, rule in wrong.items():
+            self.wrong(f"env.{key}", rule)
+        if not keys or keys[-1] not in env or any(wrong.values()):
+            return
+        union = env[keys[-1]].split(",")
+        whole = {**derived, **env}
+        missing = [part for key in keys[:-1] if key in whole for part in whole[key].split(",") if part not in union]
+        if missing:
+            lacks = ", ".join(dict.fromkeys(missing))
+            self.wrong(f"env.{keys[-1]}", f"must hold the origins of {' and '.join(keys[:-1])} too, lacks {lacks}; leave it out to have it derived")
+
+    def _generated(self, app: Data, env: dict[str, str]) -> dict[str, int]:
+        generated = {}
+        for key, length in app["secrets"]["generate"].items():
+            here = f"secrets.generate.{key}"
+            self.wrong(here, rules.env_key(str(key)))
+            if isinstance(length, bool) or not isinstance(length, int):
+                self.wrong(here, "must be a whole number of characters")
+                continue
+            self.wrong(here, rules.between(app["secrets"]["min_length"], 512)(length))
+            if str(key) not in env:
+                generated[str(key)] = length
+        return generated
+
+    # -- build, migrate, services
+
+    def _build(self, app: Data, env: dict[str, str]) -> Data:
+        build = app["build"]
+        if build["command"] is not None:
+            self.wrong("build.command", rules.command(build["command"]))
+        if build["output"] != ".":
+            self.wrong("build.output", rules.relative(build["output"]))
+        self._each("build.directories", build["directories"], rules.relative_pattern)
+        given = look_up(self.given, "build.env") or {}
+        build["env"] = self._env("build.env", given, build["env"], app, reserved=False)
+        for key in look_up(self.preset, "derive.build") or []:
+            if key in env:
+                build["env"].setdefault(key, env[key])
+        return t.cast("Data", build)
+
+    def _migrate(self, app: Data) -> Data | None:
+        migrate = app["migrate"]
+        if migrate is None or migrate["command"] is None:
+            return None
+        self.wrong("migrate.command", rules.command(migrate["command"]))
+        for key in ("error_patterns", "changed_patterns"):
+            for index, pattern in enumerate(migrate[key]):
+                self.wrong(f"migrate.{key}[{index}]", rules.regex(pattern))
+        if not app["database"]["enabled"]:
+            self.wrong("migrate", "needs database.enabled: the mark of a migration lives in the app's own database")
+        if migrate["lock_timeout_seconds"] >= migrate["timeout_seconds"]:
+            self.wrong("migrate.lock_timeout_seconds", "must be smaller than migrate.timeout_seconds")
+        return t.cast("Data", migrate)
+
+    def _managed(self, service: str, schemes: tuple[str, ...], app: Data, local: tuple[str, ...]) -> bool:
+        """Judge the address of a managed service; tell whether the service is managed."""
+        url = app[service]["url"]
+        if url is None:
+            return False
+        self.wrong(f"{service}.url", rules.service_url(url, schemes, needs_path=service == "database"))
+        given = self.given.get(service) or {}
+        both = [key for key in local if given.get(key) is not None]
+        if both:
+            self.wrong(f"{service}.url", f"excludes the local settings {' and '.join(both)}; keep one of the two")
+        if given.get("enabled") is not None and not app[service]["enabled"]:
+            self.wrong(f"{service}.url", f"excludes {service}.enabled: false; keep one of the two")
+        return True
+
+    def _place(self, service: str, group: str) -> str | None:
+        hosts = self.places[group]
+        if not hosts:
+            self.wrong(service, f"needs a host: put one into group {group} of the inventory, or give {service}.url")
+        return hosts[0]["name"] if hosts else None
+
+    def _database(self, app: Data) -> Data:
+        database = app["database"]
+        external = self._managed("database", ("postgres", "postgresql"), app, ("name", "user", "extensions"))
+        name = database["name"] or self.name.replace("-", "_")
+        user = database["user"] or name
+        local = database["enabled"] and not external
+        if local:
+            if database["name"] or not rules.name(self.name):
+                self.wrong("database.name", rules.sql_name(name))
+            if database["user"]:
+                self.wrong("database.user", rules.sql_name(user))
+            self._each("database.extensions", database["extensions"], rules.extension)
+        elif not external and not database["enabled"] and any(database[key] for key in ("name", "user", "extensions")):
+            self.wrong("database.enabled", "is false although the database is described; set it to true")
+        return {
+            "enabled": bool(database["enabled"] or external),
+            "external": external,
+            "url": database["url"],
+            "name": name if local else None,
+            "user": user if local else None,
+            "host": self._place("database", "database") if local else None,
+            "port": POSTGRESQL_PORT if local else None,
+            "extensions": database["extensions"],
+        }
+
+    def _redis(self, app: Data) -> Data:
+        redis = app["redis"]
+        external = self._managed("redis", ("redis", "rediss"), app, ("jobs", "cache"))
+        local = redis["enabled"] and not external
+        if not local and not external and any((self.given.get("redis") or {}).get(key) for key in ("jobs", "cache")):
+            self.wrong("redis.enabled", "is false although an instance is described; set it to true")
+        jobs, cache = redis["jobs"], redis["cache"]
+        if jobs["port"] is None:
+            jobs["port"] = FIRST_REDIS_PORT + REDIS_PORTS_PER_APP * self.index
+        if cache and cache["port"] is None:
+            cache["port"] = jobs["port"] + 1
+        for key, instance in (("jobs", jobs), ("cache", cache)):
+            if instance and local:
+                self.wrong(f"redis.{key}.port", rules.port(instance["port"], besides="Redis"))
+        return {
+            "enabled": bool(redis["enabled"] or external),
+            "external": external,
+            "url": redis["url"],
+            "host": self._place("redis", "cache") if local else None,
+            "jobs": jobs if local else None,
+            "cache": cache if local else None,
+        }
+
+    # -- processes
+
+    def _processes(self, app: Data) -> list[Data]:
+        if not app["processes"] and self.preset:
+            self.wrong("processes", "holds none; describe at least one process with its command")
+        public = [name for name, process in app["processes"].items() if process["public"]]
+        for name in public:
+            if name in (look_up(self.preset, f"modes.{app['mode']}.private") or []):
+                self.wrong(f"processes.{name}.public", f"must stay false: the {name} answers nothing but its health path")
+        for name in public[1:]:
+            self.wrong(f"processes.{name}.public", f"only one process can be public, and {public[0]} is")
+        first = FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else app["port"]
+        most = PROCESS_BOUNDS["instances"][1]
+        block = sum(min(process["instances"], most) for process in app["processes"].values() if process["port"] is None)
+        next_port, result = first, []
+        for name, process in app["processes"].items():
+            path, count = f"processes.{name}", min(process["instances"], most)
+            if process["port"] is None:
+                blue, distance = next_port, block
+                next_port += count
+            else:
+                blue, distance = process["port"], count
+            for key, (low, high) in PROCESS_BOUNDS.items():
+                value = look_up(process, key)
+                if value is not None:
+                    self.wrong(f"{path}.{key}", rules.between(1 if key == "instances" and process["public"] else low, high)(value))
+            if process["command"] is not None:
+                self.wrong(f"{path}.command", rules.process_command(process["command"]))
+            health = process["health"]
+            if health:
+                self.wrong(f"{path}.health.path", rules.web_path(health["path"]))
+                if health["interval_seconds"] * health["successes"] > health["deadline_seconds"]:
+                    self.wrong(f"{path}.health.deadline_seconds", "is too short for that many successes at that interval")
+            given = look_up(self.given, f"{path}.env") or {}
+            slots = {"blue": list(range(blue, blue + count)), "green": list(range(blue + distance, blue + distance + count))}
+            result.append(
+                {
+                    "name": name,
+                    "command": process["command"],
+                    "public": process["public"],
+                    "instances": count,
+                    "slots": slots,
+                    "memory_mb": process["memory_mb"],
+                    "env": self._env(f"{path}.env", given, process["env"], app, reserved=False),
+                    "overlap": process["overlap"],
+                    "stop_seconds": process["stop_seconds"],
+                    "health": health,
+                }
+            )
+        for port in sorted({port for process in result for slot in process["slots"].values() for port in slot}):
+            owner = next(process for process in result if port in process["slots"]["blue"] + process["slots"]["green"])
+            pinned = app["processes"][owner["name"]]["port"] is not None
+            self.wrong(f"processes.{owner['name']}.port" if pinned else "port", rules.port(port))
+        return result
+
+
+def _check_together(apps: dict[str, Data], places: Data, report: Report) -> None:
+    """Judge what apps may not share."""
+    domains: dict[str, str] = {}
+    databases: dict[tuple[t.Any, ...], str] = {}
+    queues: dict[tuple[t.Any, ...], str] = {}
+    users: dict[str, str] = {}
+    for name, app in apps.items():
+        for domain in dict.fromkeys(app["domains"]):
+            if domain in domains:
+                report(f"apps.{name}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
+            domains.setdefault(domain, name)
+        database = app["database"]
+        if database["enabled"] and not database["external"]:
+            if ("local", database["name"]) in databases:
+                report(f"apps.{name}.database.name", f"{database['name']} is already the database of apps.{databases['local', database['name']]}")
+            if database["user"] in users:
+                report(f"apps.{name}.database.user", f"{database['user']} is already the database role of apps.{users[database['user']]}")
+            databases.setdefault(("local", database["name"]), name)
+            users.setdefault(database["user"], name)
+        if database["external"] and app["migrate"]:
+            key = _endpoint(database["url"], POSTGRESQL_PORT)
+            if key in databases:
+                report(f"apps.{name}.database.url", f"is the same database as that of apps.{databases[key]}, and both migrate it")
+            databases.setdefault(key, name)
+        if app["redis"]["external"]:
+            key = _endpoint(app["redis"]["url"], FIRST_REDIS_PORT)
+            if key in queues:
+                report(f"apps.{name}.redis.url", f"is the same Redis database as that of apps.{queues[key]}; they would take each other's jobs")
+            queues.setdefault(key, name)
+    if domains and not places["proxy"]:
+        report("topology.proxy", "holds no host, but there are domains to serve; put one into group proxy of the inventory")
+    _check_ports(apps, report)
+
+
+def _endpoint(url: str, port: int) -> tuple[t.Any, ...]:
+    parts = rules.split_url(url)
+    if parts is None:
+        return (url,)
+    return (parts.hostname, parts.port or port, parts.path.strip("/") or "0")
+
+
+def _check_ports(apps: dict[str, Data], report: Report) -> None:
+    """Report every port that two things on one host would listen on, once for each pair of things."""
+    taken: dict[tuple[str, int], str] = {}
+    told: set[tuple[str, str]] = set()
+
+    def claim(host: str, port: int, owner: str, key: str) -> None:
+        holder = taken.setdefault((host, port), owner)
+        if holder != owner and (holder, owner) not in told:
+            told.add((holder, owner))
+            report(key, f"port {port} on {host} is already taken by {holder}; pin one of the two to another port")
+
+    for name, app in apps.items():
+        redis = app["redis"]
+        for kind in ("jobs", "cache"):
+            if redis[kind]:
+                claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")
+    for name, app in apps.items():
+        for host in app["hosts"]:
+            for process in app["processes"]:
+                owner = f"apps.{name}.processes.{process['name']}"
+                for port in process["slots"]["blue"] + process["slots"]["green"]:
+                    claim(host, port, owner, f"{owner}.port")

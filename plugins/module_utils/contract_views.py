@@ -1,0 +1,269 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Projections: what one role needs to know of the resolved contract on one host. Roles never see the contract itself."""
+
+from __future__ import annotations
+
+import copy
+import typing as t
+from urllib.parse import quote
+
+from .contract_rules import secrets_in
+
+Data = dict[str, t.Any]
+
+UNKNOWN = "unknown-until-first-run"
+LOOPBACK = "127.0.0.1"
+PASSWORD_LENGTH = 48
+ADMIN_PASSWORD_LENGTH = 24
+
+
+def topology(groups: t.Mapping[str, t.Sequence[str]], address_of: t.Callable[[str], str]) -> dict[str, list[dict[str, str]]]:
+    """Return the hosts of the four groups; what the inventory does not say follows from the rest.
+
+    Without a group C(app) every host is one. Without C(proxy) each app host is its own. Without C(cache) it is where the
+    database is. Without C(database) it is the app host where there is one only; of several none is guessed.
+    """
+    app = list(groups.get("app") or groups.get("all") or [])
+    proxy = list(groups.get("proxy") or app)
+    database = list(groups.get("database") or (app if len(app) == 1 else []))
+    cache = list(groups.get("cache") or database[:1])
+    places = {"app": app, "database": database, "cache": cache, "proxy": proxy}
+    return {group: [{"name": name, "address": address_of(name)} for name in names] for group, names in places.items()}
+
+
+def app_secrets(contract: Data, host: str) -> list[Data]:
+    """Return what must be generated for the apps whose secrets this host keeps."""
+    wanted = []
+    for app in _apps(contract):
+        if app["secrets_host"] != host:
+            continue
+        lengths = dict(app["generated"])
+        if _local(app["database"]):
+            lengths["database_password"] = PASSWORD_LENGTH
+        if _local(app["redis"]):
+            lengths["redis_password"] = PASSWORD_LENGTH
+        if app["admin"]:
+            lengths["admin_password"] = ADMIN_PASSWORD_LENGTH
+        wanted.append({"name": app["name"], "generate": lengths})
+    return wanted
+
+
+def base_firewall_allow(contract: Data, host: str) -> list[Data]:
+    """Return the ports that other hosts of the contract must reach on this host, with their addresses."""
+    rules: list[Data] = []
+    for app in _apps(contract):
+        if host in app["hosts"]:
+            for process in app["processes"]:
+                if process["public"] and listen_address(contract, app, host) != LOOPBACK:
+                    proxies = _others(contract, [place["name"] for place in contract["topology"]["proxy"]], host)
+                    rules += [_allow(port, proxies) for port in process["slots"]["blue"] + process["slots"]["green"]]
+        clients = _others(contract, app["hosts"], host)
+        if app["database"]["host"] == host and clients:
+            rules.append(_allow(app["database"]["port"], clients))
+        if app["redis"]["host"] == host and clients:
+            rules += [_allow(app["redis"][kind]["port"], clients) for kind in ("jobs", "cache") if app["redis"][kind]]
+    merged: dict[int, Data] = {}
+    for rule in rules:
+        known = merged.setdefault(rule["port"], rule)
+        known["from"] = sorted({*known["from"], *rule["from"]})
+    return [merged[port] for port in sorted(merged)]
+
+
+def postgresql_databases(contract: Data, secrets: Data, host: str) -> list[Data]:
+    """Return the databases that live on this host."""
+    return [
+        {
+            "name": app["database"]["name"],
+            "owner": app["database"]["user"],
+            "password": _secret(secrets, app, "database_password"),
+            "extensions": app["database"]["extensions"],
+        }
+        for app in _apps(contract)
+        if app["database"]["host"] == host
+    ]
+
+
+def postgresql_client_addresses(contract: Data, host: str) -> list[str]:
+    """Return the networks from which other hosts reach PostgreSQL on this host; none means loopback only."""
+    names = [name for app in _apps(contract) if app["database"]["host"] == host for name in app["hosts"]]
+    return _others(contract, names, host)
+
+
+def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
+    """Return the Redis instances that live on this host: one for each app and purpose."""
+    instances = []
+    for app in _apps(contract):
+        if app["redis"]["host"] != host:
+            continue
+        remote = _others(contract, app["hosts"], host)
+        for kind, policy in (("jobs", "noeviction"), ("cache", "allkeys-lru")):
+            if app["redis"][kind]:
+                instances.append(
+                    {
+                        "name": f"{app['name']}-{kind}",
+                        "port": app["redis"][kind]["port"],
+                        "bind": [LOOPBACK, _address(contract, host)] if remote else [LOOPBACK],
+                        "maxmemory_mb": app["redis"][kind]["maxmemory_mb"],
+                        "policy": policy,
+                        "appendonly": kind == "jobs",
+                        "users": [{"name": app["user"], "password": _secret(secrets, app, "redis_password")}],
+                    }
+                )
+    return instances
+
+
+def pm2_users(contract: Data, host: str) -> list[Data]:
+    """Return the system users whose processes PM2 keeps alive on this host."""
+    return [{"name": app["user"], "home": app["home"]} for app in _apps(contract) if app["runtime"] == "pm2" and host in app["hosts"]]
+
+
+def nginx_sites(contract: Data, host: str) -> list[Data]:
+    """Return the sites that this host's proxy serves."""
+    return [_site(contract, app) for app in _apps(contract) if app["domains"] and _is_proxy(contract, host)]
+
+
+def certbot_certificates(contract: Data, host: str) -> list[Data]:
+    """Return the certificates that this host gets and renews."""
+    return [
+        {"name": app["name"], "domains": app["domains"], "method": app["tls"]["challenge"]}
+        for app in _apps(contract)
+        if app["domains"] and app["tls"]["mode"] == "acme" and _is_proxy(contract, host)
+    ]
+
+
+def release_documents(contract: Data, secrets: Data, host: str) -> list[Data]:
+    """Return, for each app of this host, everything that the engine on the host needs. It holds secrets."""
+    return [_document(contract, secrets, app, host) for app in _apps(contract) if host in app["hosts"]]
+
+
+def app_urls(contract: Data) -> list[Data]:
+    """Return the public address of every app that has one, and where its health answers."""
+    urls = []
+    for app in _apps(contract):
+        if app["url"]:
+            process = _public(app)
+            urls.append({"name": app["name"], "url": app["url"], "health_url": app["url"] + process["health"]["path"] if process else None})
+    return urls
+
+
+def listen_address(contract: Data, app: Data, host: str) -> str:
+    """Return the address on which an app's processes listen: loopback, unless a proxy elsewhere must reach them."""
+    elsewhere = any(place["name"] != host for place in contract["topology"]["proxy"])
+    return _address(contract, host) if elsewhere and _public(app) and app["domains"] else LOOPBACK
+
+
+def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | None:
+    """Return the address of an app's database as seen from one of its hosts, with every special character encoded."""
+    database = app["database"]
+    if not database["enabled"]:
+        return None
+    if database["external"]:
+        return str(database["url"])
+    login = _login(database["user"], _secret(secrets, app, "database_password"))
+    here = database["host"] == host
+    # node-postgres takes "require" for "verify the chain"; "no-verify" is what libpq calls require: encrypted in any case.
+    query = "" if here else "?sslmode=no-verify"
+    return f"postgres://{login}@{_netloc(contract, database['host'], host)}:{database['port']}/{quote(database['name'], safe='')}{query}"
+
+
+def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "jobs") -> str | None:
+    """Return the address of one of an app's Redis instances as seen from one of its hosts."""
+    redis = app["redis"]
+    if redis["external"]:
+        return str(redis["url"]) if kind == "jobs" else None
+    if not redis["enabled"] or not redis[kind]:
+        return None
+    login = _login(app["user"], _secret(secrets, app, "redis_password"))
+    return f"redis://{login}@{_netloc(contract, redis['host'], host)}:{redis[kind]['port']}/0"
+
+
+def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
+    document = copy.deepcopy(app)
+    secret = secrets_in(app["env"])
+    given = {key: value for key, value in app["env"].items() if key in secret}
+    generated = {key: _secret(secrets, app, key) for key in app["generated"]}
+    document.update(
+        {
+            "env": {key: value for key, value in app["env"].items() if key not in secret},
+            "secrets_env": {**generated, **given},
+            "database_url": database_url(contract, secrets, app, host),
+            "database_password": _secret(secrets, app, "database_password") if _local(app["database"]) else None,
+            "database_address": _seen_from(contract, app["database"]["host"], host) if _local(app["database"]) else None,
+            "redis_url": redis_url(contract, secrets, app, host),
+            "redis_cache_url": redis_url(contract, secrets, app, host, "cache"),
+            "admin_password": _secret(secrets, app, "admin_password") if app["admin"] else None,
+            "migrator": bool(app["migrate"]) and app["hosts"][0] == host,
+            "host": host,
+            "host_address": _address(contract, host),
+            "listen_address": listen_address(contract, app, host),
+        }
+    )
+    return document
+
+
+def _site(contract: Data, app: Data) -> Data:
+    process = _public(app)
+    slots: Data = process["slots"] if process else {"blue": [], "green": []}
+    hosts = [(name, listen_address(contract, app, name)) for name in app["hosts"]]
+    return {
+        "name": app["name"],
+        "domains": app["domains"],
+        "tls": {key: app["tls"][key] for key in ("mode", "certificate", "key")},
+        "upstreams": {slot: [{"address": address, "port": port} for _name, address in hosts for port in ports] for slot, ports in slots.items()},
+        "slot_directory": f"/var/lib/anchorage/slots/{app['name']}",
+        "rate_limit": app["rate_limit"],
+        "unlimited_paths": [],
+        "health_path": process["health"]["path"] if process else None,
+        "webhook_paths": app["webhooks"],
+        "max_body_mb": app["max_body_mb"],
+        "timeout_seconds": app["timeout_seconds"],
+    }
+
+
+def _apps(contract: Data) -> list[Data]:
+    return list(contract["apps"].values())
+
+
+def _public(app: Data) -> Data | None:
+    return next((process for process in app["processes"] if process["public"]), None)
+
+
+def _local(service: Data) -> bool:
+    return bool(service["enabled"] and not service["external"])
+
+
+def _is_proxy(contract: Data, host: str) -> bool:
+    return any(place["name"] == host for place in contract["topology"]["proxy"])
+
+
+def _address(contract: Data, host: str) -> str:
+    return next(str(place["address"]) for places in contract["topology"].values() for place in places if place["name"] == host)
+
+
+def _others(contract: Data, names: t.Iterable[str], host: str) -> list[str]:
+    """Return the addresses of other hosts as networks."""
+    addresses = {_address(contract, name) for name in names if name != host}
+    return sorted(f"{address}/{128 if ':' in address else 32}" for address in addresses)
+
+
+def _allow(port: int, networks: list[str]) -> Data:
+    return {"port": port, "protocol": "tcp", "from": list(networks)}
+
+
+def _secret(secrets: Data, app: Data, key: str) -> str:
+    return str(((secrets or {}).get(app["name"]) or {}).get(key) or UNKNOWN)
+
+
+def _login(user: str, password: str) -> str:
+    return f"{quote(user, safe='')}:{quote(password, safe='')}"
+
+
+def _seen_from(contract: Data, place: str, host: str) -> str:
+    return LOOPBACK if place == host else _address(contract, place)
+
+
+def _netloc(contract: Data, place: str, host: str) -> str:
+    address = _seen_from(contract, place, host)
+    return f"[{address}]" if ":" in address else address

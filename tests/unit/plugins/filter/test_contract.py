@@ -1,0 +1,105 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters: their names, their documentation, their errors, and the wiring that uses them."""
+
+from __future__ import annotations
+
+import inspect
+import pathlib
+import re
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from ansible_collections.anchorage.vps.plugins.filter import contract as plugin
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.contract_samples import BOT, FLEET, SHOP, WEB, changed, resolved
+
+ROOT = pathlib.Path(plugin.__file__).resolve().parents[2]
+FILTERS = plugin.FilterModule().filters()
+WIRING = yaml.safe_load((ROOT / "playbooks" / "group_vars" / "all" / "wiring.yml").read_text(encoding="utf-8"))
+APPS = {
+    "shop": {"preset": "medusa", "source": {"path": "."}, "domain": "api.example.com"},
+}
+HOSTVARS = {"vps": {"ansible_host": "192.0.2.1"}}
+
+
+def documentation(name):
+    return yaml.safe_load((ROOT / "plugins" / "filter" / f"{name}.yml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_each_filter_is_documented_as_it_is_called(name):
+    document = documentation(name)["DOCUMENTATION"]
+    parameters = list(inspect.signature(FILTERS[name]).parameters)
+    assert document["name"] == name
+    assert ["_input", *filter(None, document.get("positional", "").split(", "))] == ["_input", *parameters[1:]]
+    assert set(document["options"]) == {"_input", *parameters[1:]}
+    assert f"anchorage.vps.{name}" in documentation(name)["EXAMPLES"]
+
+
+def test_a_wrong_contract_is_a_filter_error_with_the_list():
+    with pytest.raises(AnsibleFilterError) as caught:
+        plugin.contract({"shop": {**APPS["shop"], "portt": 1, "domain": "https://x"}}, plugin.topology({"all": ["vps"]}, HOSTVARS))
+    assert "The contract has 2 problems; no host was touched." in str(caught.value)
+    assert " 2. apps.shop.domain: must be a bare name" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "address"),
+    [
+        ({"ansible_host": "192.0.2.1", "anchorage_address": "10.0.0.1"}, "10.0.0.1"),
+        ({"ansible_host": "192.0.2.1"}, "192.0.2.1"),
+        ({}, "vps"),
+    ],
+)
+def test_the_address_of_a_host(variables, address):
+    assert plugin.topology({"all": ["vps"]}, {"vps": variables})["app"] == [{"name": "vps", "address": address}]
+
+
+def test_a_host_without_variables_has_its_name():
+    assert plugin.topology({"all": ["vps"]}, {})["app"] == [{"name": "vps", "address": "vps"}]
+
+
+def test_every_filter_of_the_wiring_exists_and_every_projection_is_wired():
+    used = set(re.findall(r"anchorage\.vps\.(\w+)", " ".join(WIRING.values())))
+    assert set(FILTERS) <= used
+    assert all((ROOT / "plugins" / "filter" / f"{name}.{kind}").exists() for name in used for kind in (["yml"] if name in FILTERS else ["py"]))
+
+
+def test_a_role_input_is_named_like_its_filter():
+    for variable, expression in WIRING.items():
+        if not variable.startswith("anchorage_"):
+            assert f"anchorage.vps.{variable}" in expression
+
+
+SAMPLE = resolved(
+    {"shop": changed(SHOP, redis={"cache": {}}), "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}), "bot": BOT}, FLEET
+)
+INPUTS = [variable for variable in WIRING if not variable.startswith("anchorage_")]
+
+
+@pytest.mark.parametrize("host", ["a1", "d1", "p1"])
+@pytest.mark.parametrize("variable", [variable for variable in INPUTS if not variable.startswith("release_")])
+def test_each_role_takes_what_it_is_given(variable, host):
+    specs = yaml.safe_load((ROOT / "roles" / variable.split("_")[0] / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    option = specs["argument_specs"]["main"]["options"][variable]
+    result = ArgumentSpecValidator({variable: option}).validate({variable: project(variable, host)})
+    assert result.error_messages == []
+
+
+def test_the_sample_gives_every_role_something_to_take():
+    assert [variable for variable in INPUTS if not any(project(variable, host) for host in ("a1", "d1", "p1"))] == []
+
+
+def project(variable, host):
+    arguments = {"secrets": {}, "host": host}
+    return FILTERS[variable](SAMPLE, *(arguments[key] for key in list(inspect.signature(FILTERS[variable]).parameters)[1:]))
+
+
+def test_a_contract_is_cheap():
+    """It is resolved for every variable of every host, so a second read of the files would be felt."""
+    assert plugin.load_spec() is plugin.load_spec()
+    assert plugin.load_presets() is plugin.load_presets()

@@ -1,0 +1,244 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each role is told, on one host and on several."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.contract_samples import BOT, FLEET, GIT, ONE_HOST, RANDOM, SHOP, WEB, changed, resolved
+
+SECRETS = {
+    "shop": {
+        "database_password": "d/b:p@ss#1",
+        "redis_password": "r?d%s",
+        "admin_password": "a" * 24,
+        "JWT_SECRET": "j" * 128,
+        "COOKIE_SECRET": "c" * 128,
+    }
+}
+ALONE = resolved({"shop": SHOP})
+SPREAD = resolved({"shop": SHOP}, FLEET)
+MIXED = resolved({"shop": SHOP}, {**FLEET, "proxy": FLEET["app"]})
+
+
+def only(items):
+    assert len(items) == 1, items
+    return items[0]
+
+
+class TestTopology:
+    @staticmethod
+    def places(**groups):
+        return {group: [host["name"] for host in hosts] for group, hosts in views.topology(groups, lambda name: f"address of {name}").items()}
+
+    def test_one_host_without_groups_is_everything(self):
+        assert self.places(all=["vps"], ungrouped=["vps"]) == {"app": ["vps"], "database": ["vps"], "cache": ["vps"], "proxy": ["vps"]}
+
+    def test_app_hosts_are_their_own_proxies_and_no_database_is_guessed(self):
+        assert self.places(all=["a1", "a2"], app=["a1", "a2"]) == {"app": ["a1", "a2"], "database": [], "cache": [], "proxy": ["a1", "a2"]}
+
+    def test_redis_lives_where_the_database_is(self):
+        assert self.places(all=["a1", "d1", "d2"], app=["a1"], database=["d1", "d2"])["cache"] == ["d1"]
+
+    def test_groups_win(self):
+        groups = {"app": ["a"], "database": ["b"], "cache": ["c"], "proxy": ["d"]}
+        assert self.places(all=["a", "b", "c", "d", "e"], **groups) == groups
+
+    def test_addresses(self):
+        assert views.topology({"all": ["vps"]}, lambda name: "192.0.2.1")["proxy"] == [{"name": "vps", "address": "192.0.2.1"}]
+
+
+class TestOneHost:
+    def test_nothing_but_the_proxy_is_reachable(self):
+        assert views.base_firewall_allow(ALONE, "vps") == []
+        assert views.postgresql_client_addresses(ALONE, "vps") == []
+        assert only(views.redis_instances(ALONE, {}, "vps"))["bind"] == ["127.0.0.1"]
+
+    def test_database(self):
+        wanted = {"name": "shop", "owner": "shop", "password": SECRETS["shop"]["database_password"], "extensions": []}
+        assert only(views.postgresql_databases(ALONE, SECRETS, "vps")) == wanted
+
+    def test_redis(self):
+        assert only(views.redis_instances(ALONE, SECRETS, "vps")) == {
+            "name": "shop-jobs",
+            "port": 6379,
+            "bind": ["127.0.0.1"],
+            "maxmemory_mb": 256,
+            "policy": "noeviction",
+            "appendonly": True,
+            "users": [{"name": "shop", "password": SECRETS["shop"]["redis_password"]}],
+        }
+
+    def test_a_cache_is_a_second_instance_that_forgets(self):
+        contract = resolved({"shop": changed(SHOP, redis={"cache": {"maxmemory_mb": 64}})})
+        cache = views.redis_instances(contract, {}, "vps")[1]
+        assert (cache["name"], cache["port"], cache["policy"], cache["appendonly"], cache["maxmemory_mb"]) == ("shop-cache", 6380, "allkeys-lru", False, 64)
+
+    def test_site(self):
+        assert only(views.nginx_sites(ALONE, "vps")) == {
+            "name": "shop",
+            "domains": ["api.example.com"],
+            "tls": {"mode": "acme", "certificate": None, "key": None},
+            "upstreams": {"blue": [{"address": "127.0.0.1", "port": 9000}], "green": [{"address": "127.0.0.1", "port": 9002}]},
+            "slot_directory": "/var/lib/anchorage/slots/shop",
+            "rate_limit": {"requests_per_second": 10, "burst": 20, "paths": ["/store", "/auth", "/admin"]},
+            "unlimited_paths": [],
+            "health_path": "/health",
+            "webhook_paths": ["/hooks"],
+            "max_body_mb": 25,
+            "timeout_seconds": 60,
+        }
+
+    def test_the_worker_has_no_upstream(self):
+        assert "9001" not in json.dumps(views.nginx_sites(ALONE, "vps"))
+        assert "9003" not in json.dumps(views.nginx_sites(ALONE, "vps"))
+
+    def test_certificate(self):
+        assert views.certbot_certificates(ALONE, "vps") == [{"name": "shop", "domains": ["api.example.com"], "method": "webroot"}]
+
+    @pytest.mark.parametrize("tls", [{"mode": "off"}, {"mode": "files", "certificate": "c.pem", "key": "k.pem"}])
+    def test_no_certificate_is_asked_for_without_acme(self, tls):
+        contract = resolved({"shop": changed(SHOP, tls=tls)})
+        assert views.certbot_certificates(contract, "vps") == []
+        assert only(views.nginx_sites(contract, "vps"))["tls"]["mode"] == tls["mode"]
+
+    def test_user_and_address(self):
+        assert views.pm2_users(ALONE, "vps") == [{"name": "shop", "home": "/srv/shop"}]
+        assert views.app_urls(ALONE) == [{"name": "shop", "url": "https://api.example.com", "health_url": "https://api.example.com/health"}]
+
+    def test_secrets_to_make(self):
+        contract = resolved({"shop": changed(SHOP, admin={"email": "admin@example.com"}), "bot": BOT})
+        assert views.app_secrets(contract, "vps") == [
+            {
+                "name": "shop",
+                "generate": {"JWT_SECRET": 128, "COOKIE_SECRET": 128, "database_password": 48, "redis_password": 48, "admin_password": 24},
+            },
+            {"name": "bot", "generate": {}},
+        ]
+
+    def test_an_app_without_a_domain_has_no_site(self):
+        contract = resolved({"bot": BOT})
+        assert views.nginx_sites(contract, "vps") == views.certbot_certificates(contract, "vps") == views.app_urls(contract) == []
+        assert only(views.release_documents(contract, {}, "vps"))["listen_address"] == "127.0.0.1"
+
+
+class TestFleet:
+    def test_app_hosts_let_the_proxy_in_to_the_public_process(self):
+        wanted = [{"port": port, "protocol": "tcp", "from": ["192.0.2.31/32"]} for port in (9000, 9002)]
+        assert views.base_firewall_allow(SPREAD, "a1") == wanted
+        assert views.base_firewall_allow(SPREAD, "p1") == []
+
+    def test_the_database_host_lets_the_app_hosts_in(self):
+        clients = ["192.0.2.11/32", "192.0.2.12/32"]
+        assert views.base_firewall_allow(SPREAD, "d1") == [{"port": port, "protocol": "tcp", "from": clients} for port in (5432, 6379)]
+        assert views.postgresql_client_addresses(SPREAD, "d1") == clients
+        assert only(views.redis_instances(SPREAD, {}, "d1"))["bind"] == ["127.0.0.1", "192.0.2.21"]
+
+    def test_a_port_that_two_apps_use_is_one_rule(self):
+        apps = {"one": changed(SHOP, hosts=["a1"]), "two": changed(SHOP, domain="two.example.com", hosts=["a2"])}
+        rules = views.base_firewall_allow(resolved(apps, FLEET), "d1")
+        assert [(rule["port"], rule["from"]) for rule in rules] == [
+            (5432, ["192.0.2.11/32", "192.0.2.12/32"]),
+            (6379, ["192.0.2.11/32"]),
+            (6381, ["192.0.2.12/32"]),
+        ]
+
+    def test_each_host_gets_its_own_part_only(self):
+        assert views.postgresql_databases(SPREAD, {}, "a1") == views.redis_instances(SPREAD, {}, "a1") == views.nginx_sites(SPREAD, "a1") == []
+        assert views.pm2_users(SPREAD, "d1") == views.release_documents(SPREAD, {}, "d1") == views.app_secrets(SPREAD, "a1") == []
+        assert len(views.certbot_certificates(SPREAD, "p1")) == 1
+
+    def test_the_proxy_reaches_every_app_host(self):
+        site = only(views.nginx_sites(SPREAD, "p1"))
+        assert site["upstreams"]["blue"] == [{"address": "192.0.2.11", "port": 9000}, {"address": "192.0.2.12", "port": 9000}]
+
+    def test_proxies_that_are_app_hosts_reach_each_other(self):
+        assert only(views.release_documents(MIXED, {}, "a1"))["listen_address"] == "192.0.2.11"
+        assert views.base_firewall_allow(MIXED, "a1")[0]["from"] == ["192.0.2.12/32"]
+        assert only(views.nginx_sites(MIXED, "a1"))["upstreams"]["green"] == [{"address": f"192.0.2.{last}", "port": 9002} for last in (11, 12)]
+
+    def test_exactly_one_host_migrates(self):
+        assert [only(views.release_documents(SPREAD, {}, host))["migrator"] for host in ("a1", "a2")] == [True, False]
+
+    def test_nobody_migrates_without_a_migration(self):
+        contract = resolved({"web": WEB}, FLEET)
+        assert [only(views.release_documents(contract, {}, host))["migrator"] for host in ("a1", "a2")] == [False, False]
+
+    def test_remote_services_are_reached_encrypted_or_by_address(self):
+        document = only(views.release_documents(SPREAD, SECRETS, "a1"))
+        assert document["database_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:5432/shop?sslmode=no-verify"
+        assert document["redis_url"] == "redis://shop:r%3Fd%25s@192.0.2.21:6379/0"
+        assert document["database_address"] == "192.0.2.21"
+
+    def test_ipv6(self):
+        fleet = json.loads(json.dumps(FLEET).replace("192.0.2.21", "2001:db8::21").replace("192.0.2.12", "2001:db8::12"))
+        contract = resolved({"shop": SHOP}, fleet)
+        assert urlsplit(only(views.release_documents(contract, {}, "a1"))["database_url"]).hostname == "2001:db8::21"
+        assert views.postgresql_client_addresses(contract, "d1") == ["192.0.2.11/32", "2001:db8::12/128"]
+
+
+class TestDocuments:
+    def test_addresses_on_the_same_host_are_loopback(self):
+        document = only(views.release_documents(ALONE, SECRETS, "vps"))
+        assert document["database_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@127.0.0.1:5432/shop"
+        assert document["redis_url"] == "redis://shop:r%3Fd%25s@127.0.0.1:6379/0"
+        assert (document["listen_address"], document["host"], document["host_address"], document["migrator"]) == ("127.0.0.1", "vps", "192.0.2.10", True)
+        assert document["redis_cache_url"] is None
+
+    def test_secrets_stand_apart(self):
+        contract = resolved({"shop": changed(SHOP, env={"JWT_SECRET": RANDOM, "SEARCH_URL": f"https://u:{RANDOM}@s.example.com", "LOG_LEVEL": "info"})})
+        document = only(views.release_documents(contract, SECRETS, "vps"))
+        assert document["secrets_env"] == {"COOKIE_SECRET": "c" * 128, "JWT_SECRET": RANDOM, "SEARCH_URL": f"https://u:{RANDOM}@s.example.com"}
+        assert document["env"]["LOG_LEVEL"] == "info"
+        assert RANDOM not in json.dumps(document["env"])
+        assert document["secret_keys"] == ["JWT_SECRET", "SEARCH_URL"]
+
+    @pytest.mark.parametrize("secrets", [{}, None, {"shop": None}, {"other": {}}])
+    def test_secrets_that_are_not_there_yet_are_named_so(self, secrets):
+        document = only(views.release_documents(ALONE, secrets, "vps"))
+        assert document["secrets_env"] == {"JWT_SECRET": views.UNKNOWN, "COOKIE_SECRET": views.UNKNOWN}
+        assert views.UNKNOWN in document["database_url"] and views.UNKNOWN in document["redis_url"]
+
+    def test_managed_addresses_are_handed_on_untouched(self):
+        urls = {"database": f"postgres://u:{RANDOM}@db.example.com/x?sslmode=require", "redis": f"rediss://:{RANDOM}@r.example.com:6380/2"}
+        contract = resolved({"shop": changed(SHOP, database={"url": urls["database"]}, redis={"url": urls["redis"]})})
+        document = only(views.release_documents(contract, {}, "vps"))
+        assert (document["database_url"], document["redis_url"], document["database_password"]) == (urls["database"], urls["redis"], None)
+        assert views.postgresql_databases(contract, {}, "vps") == views.redis_instances(contract, {}, "vps") == []
+        assert only(views.app_secrets(contract, "vps"))["generate"] == {"JWT_SECRET": 128, "COOKIE_SECRET": 128}
+
+    def test_the_admins_password(self):
+        contract = resolved({"shop": changed(SHOP, admin={"email": "admin@example.com"})})
+        assert only(views.release_documents(contract, SECRETS, "vps"))["admin_password"] == "a" * 24
+        assert only(views.release_documents(ALONE, SECRETS, "vps"))["admin_password"] is None
+
+    def test_the_contract_is_left_alone(self):
+        before = json.dumps(ALONE)
+        views.release_documents(ALONE, SECRETS, "vps")[0]["env"]["X"] = "y"
+        assert json.dumps(ALONE) == before
+
+    @given(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1))
+    def test_every_password_survives_its_address(self, password):
+        url = views.database_url(SPREAD, {"shop": {"database_password": password}}, SPREAD["apps"]["shop"], "a1")
+        parts = urlsplit(url)
+        assert unquote(parts.password) == password
+        assert (parts.hostname, parts.port, parts.path, parts.query) == ("192.0.2.21", 5432, "/shop", "sslmode=no-verify")
+
+
+def test_a_site_of_two_instances_has_two_upstreams():
+    contract = resolved(
+        {"web": {"preset": "node", "source": GIT, "domain": "w.example.com", "processes": {"web": {**WEB["processes"]["web"], "instances": 2}}}}
+    )
+    assert [upstream["port"] for upstream in only(views.nginx_sites(contract, "vps"))["upstreams"]["green"]] == [9002, 9003]
+
+
+def test_the_topology_of_a_contract_is_kept():
+    assert ALONE["topology"] == ONE_HOST
