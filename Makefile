@@ -1,0 +1,82 @@
+# The two commands are `make demo` and `make test`; `make help` lists the rest. Nothing has to be installed beforehand: every
+# target stands on .venv, which pins its packages with hashes, and on the lab, which brings its own hosts.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON ?= $(shell tests/tools/find_python.sh)
+LINK := .collections/ansible_collections/anchorage/vps
+READY := $(VENV)/ready | $(LINK)
+LAB := $(VENV)/bin/python -m tests.lab
+TEST := $(VENV)/bin/python -m tests.tools
+PARTS ?= lint sanity unit build integration molecule
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Only make runs pip, and never as somebody's daily environment.
+export PIP_ROOT_USER_ACTION := ignore
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(READY) ## the whole story on a throw-away VPS: ends with a running shop and its URL
+	@$(LAB) up demo --host demo:trixie:app,database,cache,proxy --world --dns '*=demo' \
+	  --publish demo:80=8080 --publish demo:443=8443
+	@ansible-playbook site.yml -i inventories/demo
+
+demo-down: $(READY) ## remove the demo's host and everything it made
+	@$(LAB) down demo
+
+test: $(READY) ## every part below, in order (PARTS="lint unit" for some); logs in tests/output
+	@$(TEST) $(PARTS)
+
+lint: ## ansible-lint (production), yamllint, ruff, changelog, no registry hosts
+sanity: ## ansible-test sanity on a copy of the collection
+unit: ## the pure parts
+build: ## build the artefact, install it elsewhere, ask it for its modules
+integration: ## modules and playbooks against real services on hosts of the lab
+molecule: ## one scenario for each role, and the whole VPS (SCENARIO=base for one)
+lint sanity unit build integration molecule: $(READY)
+	@$(TEST) $@
+
+bench: $(READY) ## measure provision and site against a shell script and a ping
+	@$(VENV)/bin/python -m tests.bench
+
+format: $(READY) ## put the Python files into their one form
+	@ruff check --fix --quiet . || true
+	@ruff format .
+
+docs: $(READY) ## write the generated parts of the documentation
+	@$(VENV)/bin/python -m tests.tools.docs
+
+pins: ## lock requirements.in anew for both generations of ansible-core
+	@$(PYTHON) -m venv .cache/pins
+	@.cache/pins/bin/pip install --quiet uv
+	@for minor in 11 12; do .cache/pins/bin/uv pip compile --quiet --upgrade --no-emit-index-url --no-emit-find-links \
+	  --generate-hashes --custom-compile-command 'make pins' --python-version "3.$$minor" \
+	  --output-file "requirements-py3$$minor.txt" requirements.in; done
+
+clean: ## remove the virtual environment and all caches (not the lab)
+	@rm -rf $(VENV) .collections .ansible tests/output .pytest_cache .ruff_cache .hypothesis *.tar.gz
+	@find .cache -mindepth 1 -maxdepth 1 ! -name lab -exec rm -rf {} + 2>/dev/null || true
+
+lab-clean: $(READY) ## remove all hosts of this clone, the package cache and the host images
+	@$(LAB) clean
+
+.venv: $(READY) ## the virtual environment
+
+$(VENV)/ready: requirements-py311.txt requirements-py312.txt
+	@echo "make: .venv with $(PYTHON)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@case "$$($(VENV)/bin/python -c 'import sys; print(sys.version_info[1])')" in 11) pins=py311 ;; *) pins=py312 ;; esac; \
+	  $(VENV)/bin/pip install --quiet --no-compile --require-hashes --requirement "requirements-$$pins.txt"
+	@touch $@
+
+$(LINK):
+	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
+
+.PHONY: help demo demo-down test lint sanity unit build integration molecule bench format docs pins clean lab-clean .venv
