@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plan, start and follow a step of a release; a lost connection costs one look, not the step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import typing as t
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ansible_collections.anchorage.vps.plugins.module_utils import source_tree
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+
+MODULE = "anchorage.vps.release_step"
+
+#: Seconds without an answer after which the host is given up; the step goes on there all the same.
+PATIENCE = 120
+
+display = Display()
+
+
+class StepFailed(Exception):
+    """A step, or a question to the host, did not succeed."""
+
+    def __init__(self, result: dict[str, t.Any]) -> None:
+        super().__init__(result.get("msg"))
+        self.result = result
+
+
+class ActionModule(ActionBase):
+    """Runs one step for each app that needs it, one after the other."""
+
+    TRANSFERS_FILES = True
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Do the step."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        self._vars = task_vars or {}
+        args = dict(self._task.args)
+        if args.get("operation", "step") != "step":
+            return {**result, **self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)}
+        try:
+            sources = {name: self._source(str(path)) for name, path in (args.get("sources") or {}).items()}
+            plans = self._ask({"operation": "plan", "apps": args["apps"], "sources": {name: known for name, (known, _path) in sources.items()}})["apps"]
+            changed = False
+            for name in args["apps"]:
+                plan = plans[name]
+                needed = args["step"] in plan["steps"]
+                if args["step"] == "stage":
+                    changed = changed or needed or "migrate" in plan["steps"]
+                else:
+                    changed = changed or needed
+                if needed and not self._task.check_mode:
+                    plan["outcome"] = self._step(name, args["step"], plan, sources.get(name))
+            result.update(changed=changed, apps=plans)
+        except StepFailed as failure:
+            result.update({**failure.result, "failed": True})
+        except AnchorageError as error:
+            result.update(failed=True, msg=error.text(), error=error.as_dict())
+        return result
+
+    def _source(self, path: str) -> tuple[str, str]:
+        """Return the checksum and the absolute path of a source on the controller."""
+        absolute = os.path.abspath(os.path.expanduser(path))
+        if os.path.isdir(absolute):
+            return source_tree.checksum(absolute), absolute
+        return source_tree.file_checksum(absolute), absolute
+
+    def _ask(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
+        answer = self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)
+        if answer.get("failed") or answer.get("unreachable"):
+            raise StepFailed(answer)
+        return t.cast("dict[str, t.Any]", answer)
+
+    def _step(self, name: str, step: str, plan: dict[str, t.Any], source: tuple[str, str] | None) -> dict[str, t.Any]:
+        args: dict[str, t.Any] = {"operation": "start", "step": step, "apps": [name], "wish": {key: plan[key] for key in ("release", "tree", "source")}}
+        if step == "stage" and plan.get("source_needed") and source is not None:
+            args["incoming"] = self._send(source[1])
+        answer = self._ask(args)
+        log = answer["log"]
+        self._print(name, answer["lines"])
+        lost_since = None
+        while answer["running"]:
+            try:
+                answer = self._ask({"operation": "follow", "apps": [name], "log": log, "offset": answer["offset"]})
+                lost_since = None
+                self._print(name, answer["lines"])
+            except (AnsibleConnectionFailure, StepFailed) as error:
+                if isinstance(error, StepFailed) and not error.result.get("unreachable"):
+                    raise
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > PATIENCE:
+                    message = f"The host did not answer for {PATIENCE} s. Step {step} of {name} goes on there; run deploy.yml again to see how it ended."
+                    raise StepFailed({"msg": message}) from error
+                display.warning(f"{self._vars.get('inventory_hostname')}: connection lost, the step goes on there; trying again")
+                self._connection.reset()
+                time.sleep(3)
+        outcome = t.cast("dict[str, t.Any]", answer["outcome"])
+        if not outcome["ok"]:
+            error = {key: value for key, value in outcome["error"].items() if key != "details"}
+            raise StepFailed({"msg": outcome["text"], "error": error, "log": log})
+        return outcome
+
+    def _send(self, path: str) -> str:
+        """Put a source on the host and return where."""
+        self._connection._shell.tmpdir or self._make_tmp_path()
+        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "source.tar")
+        if os.path.isfile(path):
+            self._transfer_file(path, remote)
+            return t.cast(str, remote)
+        with tempfile.NamedTemporaryFile(prefix="anchorage-source-") as stream:
+            source_tree.pack(path, stream)
+            stream.flush()
+            self._transfer_file(stream.name, remote)
+        return t.cast(str, remote)
+
+    def _print(self, name: str, lines: list[str]) -> None:
+        host = self._vars.get("inventory_hostname", "")
+        for line in lines:
+            display.display(f"  {host} {line}" if line.startswith(name) else f"  {host} {name}: {line}")

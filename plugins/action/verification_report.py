@@ -1,0 +1,54 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Print one table of health verdicts, and fail when one of them is red."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
+GRADES = tuple(COLOURS)
+
+display = Display()
+
+
+def rows(hosts: dict[str, t.Any]) -> list[tuple[str, str, str, str]]:
+    """Return the table's lines: host, what, verdict, words."""
+    found = []
+    for host, verdicts in hosts.items():
+        for verdict in verdicts:
+            words = verdict["summary"] if verdict["grade"] != "green" else ", ".join(check["name"] for check in verdict["checks"])
+            found.append((str(host), str(verdict["name"]), str(verdict["grade"]), str(words)))
+    return found
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller only."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        """Print, and judge."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        hosts = self._task.args["hosts"]
+        table = rows(hosts)
+        widths = [max([len(row[column]) for row in table], default=0) for column in range(3)]
+        display.display("")
+        for row in table:
+            display.display("  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]), color=COLOURS[row[2]])
+        for app in self._task.args.get("urls") or []:
+            display.display(f"  {app['name']}: {app['url']}")
+        display.display("")
+        red = [row for row in table if row[2] == "red"]
+        result["grade"] = max((row[2] for row in table), key=GRADES.index, default="green")
+        result["verdicts"] = hosts
+        result["changed"] = False
+        if red and not self._task.check_mode:
+            result["failed"] = True
+            result["msg"] = f"{len(red)} of {len(table)} checks are red: " + "; ".join(f"{host}: {words}" for host, _name, _grade, words in red)
+        return result

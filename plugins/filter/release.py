@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role release makes of the documents that it gets; the documentation of each filter stands beside this file."""
+
+from __future__ import annotations
+
+import json
+import os
+import typing as t
+
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS, SECRETS, STATE, Layout
+
+Data = dict[str, t.Any]
+
+COMMON = (("/etc/anchorage", "0755"), (DOCUMENTS, "0700"), (SECRETS, "0700"), (STATE, "0755"), (f"{STATE}/slots", "0755"), ("/var/cache/anchorage", "0755"))
+
+
+def release_directories(documents: list[Data]) -> list[Data]:
+    """Return the directories that the engine works in."""
+    found = [{"path": path, "mode": mode} for path, mode in COMMON]
+    for document in documents:
+        layout = Layout(document["name"], document["home"])
+        found += [{"path": path, "mode": "0755"} for path in (layout.home, layout.state, layout.slot_directory)]
+        found += [{"path": f"{layout.home}/{name}", "mode": "0755"} for name in ("builds", "deps", "releases", "shared", "work")]
+        found += [{"path": layout.incoming, "mode": "0700"}, {"path": layout.logs, "mode": "0700"}]
+    return found
+
+
+def release_files(documents: list[Data], extra_ca_file: str = "") -> list[Data]:
+    """Return the documents as files that only root may read: they hold secrets."""
+    return [
+        {
+            "path": f"{DOCUMENTS}/{document['name']}.json",
+            "content": json.dumps({**document, "extra_ca_file": extra_ca_file}, indent=1, sort_keys=True) + "\n",
+            "mode": "0600",
+            "secret": True,
+        }
+        for document in documents
+    ]
+
+
+def release_sources(documents: list[Data], base: str) -> dict[str, str]:
+    """Return the sources that lie on the controller, by app."""
+    found = {}
+    for document in documents:
+        source = document["source"]
+        if source["kind"] == "path":
+            found[document["name"]] = os.path.normpath(os.path.join(base, os.path.expanduser(source["path"])))
+        elif source["kind"] == "archive" and "://" not in source["archive"]:
+            found[document["name"]] = os.path.normpath(os.path.join(base, os.path.expanduser(source["archive"])))
+    return found
+
+
+class FilterModule:
+    """Filters."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Return the filters by name."""
+        return {function.__name__: function for function in (release_directories, release_files, release_sources)}

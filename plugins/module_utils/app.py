@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One app on this host, as the steps of a release see it."""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .database import Database, Marks
+from .errors import AnchorageError
+from .journal import Journal
+from .layout import COMMAND, DOCUMENTS, PATH, Layout
+from .release_plan import release_id, tree_id
+from .world import World
+
+
+class App:
+    """Document, journal and paths of one app.
+
+    :arg name: the app.
+    :arg world: clock, processes, files.
+    :arg document: what the contract says of it; without it, the document that the last deploy left on the host.
+    :raises AnchorageError: when there is no such app on this host.
+    """
+
+    def __init__(self, name: str, world: World, document: dict[str, t.Any] | None = None) -> None:
+        self.name = name
+        self.world = world
+        self.document = document or self._read_document()
+        self.layout = Layout(name, self.document["home"])
+        self.journal = Journal(self.layout.journal, name, world)
+
+    def _read_document(self) -> dict[str, t.Any]:
+        path = f"{DOCUMENTS}/{self.name}.json"
+        raw = self.world.read(path)
+        if raw is None:
+            known = [entry[: -len(".json")] for entry in self.world.listdir(DOCUMENTS) if entry.endswith(".json")]
+            raise AnchorageError(
+                f"There is no app '{self.name}' on this host ({path} is missing); there is: {', '.join(known) or 'none'}.",
+                next_step="Run deploy.yml for this host.",
+            )
+        return t.cast("dict[str, t.Any]", json.loads(raw))
+
+    @property
+    def user(self) -> str:
+        return t.cast(str, self.document["user"])
+
+    @property
+    def extra_ca_file(self) -> str:
+        return t.cast(str, self.document.get("extra_ca_file") or "")
+
+    @property
+    def database(self) -> Database | None:
+        """Its database, where it has one."""
+        url = self.document.get("database_url")
+        return Database(self.world, url) if url else None
+
+    @property
+    def gated(self) -> bool:
+        """Whether a release must be migrated before it may start."""
+        return bool(self.document.get("migrate")) and self.database is not None
+
+    def node_version(self) -> str:
+        """Return the version of Node on this host.
+
+        :raises AnchorageError: when there is none.
+        """
+        done = self.world.run(["node", "--version"], env={"PATH": PATH}, timeout=20)
+        if done.rc != 0:
+            raise AnchorageError(
+                "Node is not installed on this host (no 'node' in /usr/local/bin and /usr/bin).",
+                next_step="Run provision.yml for this host.",
+            )
+        return done.stdout.strip().lstrip("v")
+
+    def wanted(self, source_id: str) -> tuple[str, str]:
+        """Return the tree and the release that the document asks for, given its source."""
+        return tree_id(self.document, source_id, self.node_version()), release_id(self.document, source_id)
+
+    def migrated(self, release: str) -> bool:
+        """Tell whether a release may start: by the mark in its database, where it has one."""
+        if not self.gated:
+            return True
+        if t.cast(Database, self.database).psql("SELECT 1", timeout=10).rc != 0:
+            return False
+        return Marks(t.cast(Database, self.database)).has(self.name, release)
+
+    def living(self) -> str:
+        """Say in a few words what serves now."""
+        if self.journal.live is None:
+            return f"{self.name} has no live release on this host"
+        return f"{self.name} release {self.journal.live} in slot {self.journal.slot}"
+
+    def sandboxed(
+        self,
+        argv: t.Sequence[str],
+        *,
+        directory: str,
+        env: t.Mapping[str, str],
+        writable: t.Sequence[str],
+        memory_mb: int | None,
+        timeout_seconds: int,
+        name: str,
+    ) -> list[str]:
+        """Return the command line that runs something as the app's user in a cgroup and a sandbox of its own.
+
+        The environment stands in it, so it is for what is no secret; secrets go through C(anchorage exec FILE).
+        """
+        command = [
+            "systemd-run",
+            "--pipe",
+            "--wait",
+            "--collect",
+            "--quiet",
+            "--service-type=exec",
+            f"--unit=anchorage-{self.name}-{name}",
+            f"--property=User={self.user}",
+            f"--property=WorkingDirectory={directory}",
+            f"--property=RuntimeMaxSec={timeout_seconds}",
+            "--property=UMask=0027",
+            "--property=NoNewPrivileges=yes",
+            "--property=PrivateTmp=yes",
+            "--property=ProtectSystem=strict",
+            "--property=ProtectHome=yes",
+            "--property=OOMPolicy=continue",
+            *[f"--property=ReadWritePaths={path}" for path in writable],
+        ]
+        if memory_mb:
+            command.append(f"--property=MemoryMax={memory_mb}M")
+        command += [f"--setenv={key}={value}" for key, value in sorted(env.items())]
+        return [*command, "--", *argv]
+
+    def write_exec(self, path: str, *, argv: t.Sequence[str], cwd: str, env: t.Mapping[str, str], gid: int) -> None:
+        """Write what C(anchorage exec) reads: command, directory and environment of one process, for the app's group only."""
+        data = {"argv": list(argv), "cwd": cwd, "env": dict(env)}
+        self.world.write_atomic(path, json.dumps(data, sort_keys=True).encode(), mode=0o640, uid=0, gid=gid)
+
+    @property
+    def command(self) -> str:
+        return COMMAND
+
+
+class Log:
+    """What a step tells people, and the end of it for a failure's evidence."""
+
+    KEEP = 40
+
+    def __init__(self, write: t.Callable[[str], None]) -> None:
+        self.write = write
+        self.tail: list[str] = []
+
+    def say(self, text: str) -> None:
+        """Tell one line."""
+        self.tail.append(text)
+        del self.tail[: -self.KEEP]
+        self.write(text)
+
+    def command(self, line: str) -> None:
+        """Tell a line that a command printed."""
+        self.say(f"  | {line}")

@@ -1,0 +1,123 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command C(anchorage) on a host: for people at 3 a.m., for systemd, and for the playbooks."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import typing as t
+
+from . import engine
+from .app import App, Log
+from .errors import AnchorageError
+from .world import World
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="anchorage", description="State and steps of the apps on this host.")
+    commands = top.add_subparsers(dest="command", required=True)
+    status = commands.add_parser("status", help="what is live, what ran last")
+    status.add_argument("app", nargs="?")
+    status.add_argument("--json", action="store_true")
+    releases = commands.add_parser("releases", help="the releases on this host")
+    releases.add_argument("app")
+    releases.add_argument("--json", action="store_true")
+    logs = commands.add_parser("logs", help="the log of the last step")
+    logs.add_argument("app")
+    step = commands.add_parser("step", help="run one step here and now (playbooks start it as a unit)")
+    step.add_argument("step", choices=engine.STEPS)
+    step.add_argument("app")
+    for name in ("release", "tree", "source"):
+        step.add_argument(f"--{name}", required=True)
+    step.add_argument("--log", default=None)
+    execute = commands.add_parser("exec", help="become the process that a file describes")
+    execute.add_argument("file")
+    return top
+
+
+def main(argv: t.Sequence[str] | None = None) -> int:
+    """Run the command. Returns 0, 1 when something failed, 2 when it was called wrongly."""
+    options = parser().parse_args(argv)
+    try:
+        return t.cast(int, globals()[f"_{options.command}"](options))
+    except AnchorageError as error:
+        print(f"anchorage: {error.text()}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"anchorage: {error.filename}: permission denied; run it as root.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+def _time(stamp: float | None) -> str:
+    return "-" if stamp is None else datetime.datetime.fromtimestamp(stamp).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _status(options: argparse.Namespace) -> int:
+    world = World()
+    names = [options.app] if options.app else engine.apps(world)
+    found = [engine.status(App(name, world)) for name in names]
+    if options.json:
+        print(json.dumps(found, indent=1, sort_keys=True))
+        return 0
+    if not found:
+        print("No app was deployed to this host yet.")
+    for app in found:
+        health = "running" if app["running"] else "NOT RUNNING"
+        place = f"live {app['live'] or 'nothing'} in slot {app['slot'] or '-'} since {_time(app['since'])}"
+        print(f"{app['app']}: {health}, {place}, previous {app['previous'] or '-'}")
+        step = app["last_step"]
+        if step:
+            state = "running" if step["finished_at"] is None else "ok" if step["ok"] else "FAILED"
+            print(f"  last step: {step['step']} of {step['release']}, {state}, started {_time(step['started_at'])}")
+            if step.get("text"):
+                print(f"  {step['text']}")
+    return 0 if all(app["running"] for app in found) else 1
+
+
+def _releases(options: argparse.Namespace) -> int:
+    app = App(options.app, World())
+    entries = sorted(app.journal.data["releases"].values(), key=lambda entry: entry.get("staged_at", 0))
+    if options.json:
+        print(json.dumps(entries, indent=1, sort_keys=True))
+        return 0
+    for entry in entries:
+        mark = "live" if entry["id"] == app.journal.live else "previous" if entry["id"] == app.journal.data["previous"] else ""
+        times = " ".join(f"{state} {_time(entry.get(state + '_at'))}" for state in ("staged", "migrated", "proven"))
+        print(f"{entry['id']}  {mark:8}  {times}  {entry.get('version', '')} {entry.get('source', '')[:12]}")
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    app = App(options.app, World())
+    path = engine.read_step(app).get("log")
+    raw = app.world.read(path) if path else None
+    if raw is None:
+        raise AnchorageError(f"No step of {app.name} left a log on this host.")
+    sys.stdout.write(raw.decode("utf-8", "replace"))
+    return 0
+
+
+def _step(options: argparse.Namespace) -> int:
+    app = App(options.app, World())
+    log = Log(lambda line: print(line, flush=True))
+    wish = {"release": options.release, "tree": options.tree, "source": options.source, "log": options.log}
+    return 0 if engine.run_step(app, options.step, wish, log)["ok"] else 1
+
+
+def _exec(options: argparse.Namespace) -> int:
+    """Replace this process: the environment is the file's and nothing else, so no secret goes through PM2."""
+    with open(options.file, encoding="utf-8") as stream:
+        wanted = json.load(stream)
+    os.chdir(wanted["cwd"])
+    try:
+        os.execvpe(wanted["argv"][0], wanted["argv"], wanted["env"])
+    except OSError as error:
+        raise AnchorageError(f"'{wanted['argv'][0]}' of {options.file} cannot be run: {error.strerror}.") from error

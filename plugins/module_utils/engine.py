@@ -1,0 +1,297 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine on a host: plan, run one step under a lock, start it as a unit of its own, follow it, tell the state.
+
+The playbooks, systemd's timers and the command C(anchorage) use the same functions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import typing as t
+
+from . import admin_user, release_plan
+from .app import App, Log
+from .errors import AnchorageError
+from .layout import COMMAND, DOCUMENTS
+from .step_activate import activate, running
+from .step_migrate import migrate
+from .step_stage import stage
+from .world import World
+
+STEPS = ("stage", "migrate", "activate")
+
+#: Bytes of a step's log that one look returns at most.
+SLICE = 64 * 1024
+
+
+def resolve_source(app: App, given: str | None) -> str:
+    """Return the id of the source that the contract asks for: a commit, or a checksum.
+
+    :arg given: the checksum of a source that lies on the controller.
+    """
+    source = app.document["source"]
+    if source["kind"] == "archive":
+        if given and given != source["sha256"].lower():
+            raise AnchorageError(
+                f"{source['archive']} has the SHA-256 {given}, the contract says {source['sha256']}.",
+                live=app.living(),
+                next_step=f"Check the archive, then set apps.{app.name}.source.sha256.",
+            )
+        return t.cast(str, source["sha256"].lower())
+    if source["kind"] == "path":
+        if not given:
+            raise AnchorageError(f"The source of {app.name} lies on the controller, and its checksum was not given.", next_step="Use deploy.yml.")
+        return given
+    version = source["version"]
+    if len(version) == 40 and all(letter in "0123456789abcdef" for letter in version):
+        return t.cast(str, version)
+    names = [f"refs/heads/{version}", f"refs/tags/{version}", f"refs/tags/{version}^{{}}"]
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_TERMINAL_PROMPT": "0", "HOME": app.layout.cache, "LANG": "C.UTF-8"}
+    done = app.world.run(["git", "ls-remote", "--", source["repo"], *names], env=environment, timeout=60)
+    if done.rc != 0:
+        raise AnchorageError(
+            f"The repository {source['repo']} of {app.name} does not answer: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.rc}.",
+            live=app.living(),
+            next_step=f"Check apps.{app.name}.source.repo and this host's access to it.",
+        )
+    found = dict(reversed(line.split("\t", 1)) for line in done.stdout.splitlines() if "\t" in line)
+    for name in reversed(names):
+        if name in found:
+            return t.cast(str, found[name])
+    raise AnchorageError(
+        f"The repository {source['repo']} has no branch or tag '{version}'.",
+        live=app.living(),
+        next_step=f"Set apps.{app.name}.source.version to a branch, a tag or a full commit.",
+    )
+
+
+def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
+    """Tell what a deploy would do for an app on this host. Changes nothing."""
+    source_id = resolve_source(app, given_source)
+    tree, release = app.wanted(source_id)
+    steps = release_plan.pending(app.journal, release, tree, running=app.journal.live == release and running(app))
+    if "migrate" not in steps and not app.migrated(release):
+        steps.append("migrate")
+    if "activate" not in steps and admin_user.wanted(app):
+        steps.append("activate")
+    sent = given_source is not None and not app.world.exists(app.layout.source(source_id))
+    return {
+        "app": app.name,
+        "release": release,
+        "tree": tree,
+        "source": source_id,
+        "source_needed": "stage" in steps and sent and not app.world.exists(app.layout.build(tree)),
+        "steps": [step for step in STEPS if step in steps],
+        "live": app.journal.live,
+        "slot": app.journal.slot,
+    }
+
+
+@contextlib.contextmanager
+def lock(app: App) -> t.Iterator[None]:
+    """Hold the app's lock. The kernel frees it with its owner, so it never goes stale.
+
+    :raises AnchorageError: when another step holds it, naming that step.
+    """
+    with open(app.layout.lock, "a", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise AnchorageError(
+                f"Another step works on {app.name}: {describe_step(app)}.", live=app.living(), next_step="Wait for it, then run again."
+            ) from error
+        yield
+
+
+def describe_step(app: App) -> str:
+    """Name the step that runs or ran last."""
+    step = read_step(app)
+    if not step:
+        return "none yet"
+    age = app.world.now() - step["started_at"]
+    return f"{step['step']} of release {step['release']}, started {age:.0f} s ago in {app.layout.unit}"
+
+
+def read_step(app: App) -> dict[str, t.Any]:
+    """Return what the last step wrote down of itself."""
+    raw = app.world.read(app.layout.step)
+    return {} if raw is None else t.cast("dict[str, t.Any]", json.loads(raw))
+
+
+def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str, t.Any]:
+    """Run a step to its end and write down how it ended.
+
+    :arg wish: release, tree and source, as plan() names them.
+    """
+    with lock(app):
+        record = {"step": step, **wish, "pid": os.getpid(), "started_at": app.world.now(), "finished_at": None}
+        _write_step(app, record)
+        began = app.world.monotonic()
+        try:
+            if step == "stage":
+                changed = stage(app, log, source_id=wish["source"], tree=wish["tree"], release=wish["release"])
+            elif step == "migrate":
+                changed = migrate(app, log, release=wish["release"])
+            else:
+                changed = activate(app, log, release=wish["release"])
+                changed = admin_user.ensure(app, log, wish["release"]) or changed
+            outcome: dict[str, t.Any] = {"ok": True, "changed": changed}
+        except AnchorageError as error:
+            outcome = {"ok": False, "changed": True, "error": error.as_dict(), "text": error.text()}
+        except Exception as error:
+            outcome = {
+                "ok": False,
+                "changed": True,
+                "error": {"message": f"{type(error).__name__}: {error}", "live": app.living()},
+                "text": f"The engine itself failed in step {step} of {app.name}: {type(error).__name__}: {error}. Live now: {app.living()}.",
+            }
+        record.update(outcome, finished_at=app.world.now(), seconds=round(app.world.monotonic() - began, 2))
+        _write_step(app, record)
+        log.say(record["text"] if not record["ok"] else f"{app.name}: {step} done in {record['seconds']} s")
+        return record
+
+
+def _write_step(app: App, record: dict[str, t.Any]) -> None:
+    app.world.write_atomic(app.layout.step, (json.dumps(record, sort_keys=True) + "\n").encode(), mode=0o600)
+
+
+def unit_active(app: App) -> bool:
+    """Tell whether a step of the app runs right now."""
+    return app.world.run(["systemctl", "is-active", "--quiet", app.layout.unit]).rc == 0
+
+
+def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Start a step as a transient unit, or attach to the one that runs already.
+
+    The step outlives the connection and the controller; returns what follow() wants to know.
+    """
+    current = read_step(app)
+    if unit_active(app):
+        if current.get("step") == step and current.get("release") == wish["release"]:
+            return {"log": current.get("log"), "attached": True}
+        raise AnchorageError(
+            f"Another step works on {app.name}: {describe_step(app)}.",
+            live=app.living(),
+            next_step=f"Wait for it (journalctl -fu {app.layout.unit}), then run again.",
+        )
+    os.makedirs(app.layout.logs, exist_ok=True)
+    log = f"{app.layout.logs}/{int(app.world.now() * 1000)}-{step}.log"
+    record = {"step": step, **wish, "log": log, "started_at": app.world.now(), "finished_at": None}
+    app.world.run(["systemctl", "reset-failed", app.layout.unit])
+    _write_step(app, record)
+    done = app.world.run(
+        [
+            "systemd-run",
+            f"--unit={app.layout.unit}",
+            "--collect",
+            "--quiet",
+            "--service-type=exec",
+            f"--description=anchorage {step} {app.name} {wish['release']}",
+            f"--property=StandardOutput=append:{log}",
+            f"--property=StandardError=append:{log}",
+            "--property=UMask=0027",
+            "--property=KillMode=mixed",
+            "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "--setenv=LANG=C.UTF-8",
+            COMMAND,
+            "step",
+            step,
+            app.name,
+            f"--release={wish['release']}",
+            f"--tree={wish['tree']}",
+            f"--source={wish['source']}",
+            f"--log={log}",
+        ]
+    )
+    if done.rc != 0:
+        raise AnchorageError(f"The step {step} of {app.name} could not be started: {done.stderr.strip()[:300]}", live=app.living())
+    return {"log": log, "attached": False}
+
+
+def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str, t.Any]:
+    """Look at a step until it says something or ends, at most for a while.
+
+    :returns: new lines, where to go on, and the outcome once there is one.
+    """
+    end = app.world.monotonic() + wait_seconds
+    while True:
+        step = read_step(app)
+        finished = step.get("finished_at") is not None and step.get("log") == log
+        active = not finished and unit_active(app)
+        lines, offset_now = _read_lines(log, offset, whole=not active)
+        if finished:
+            return {"running": False, "lines": lines, "offset": offset_now, "outcome": step}
+        if not active:
+            return {"running": False, "lines": lines, "offset": offset_now, "outcome": _died(app, step)}
+        if app.world.monotonic() >= end:
+            return {"running": True, "lines": lines, "offset": offset_now, "outcome": None}
+        app.world.sleep(0.2)
+
+
+def _died(app: App, step: dict[str, t.Any]) -> dict[str, t.Any]:
+    name = f"{step.get('step', 'the step')} of {app.name}"
+    message = f"Step {name} ended without a word: it was killed, or the host went down."
+    error = {"message": message, "live": app.living(), "next_step": "Run deploy.yml again; it goes on where the journal says."}
+    return {**step, "ok": False, "changed": True, "error": error, "text": f"{message} Live now: {app.living()}. Next: {error['next_step']}"}
+
+
+def _read_lines(log: str, offset: int, *, whole: bool) -> tuple[list[str], int]:
+    """Return the complete lines behind an offset."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(offset)
+            data = stream.read(SLICE)
+    except FileNotFoundError:
+        return [], offset
+    if not whole or len(data) == SLICE:
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode("utf-8", "replace").splitlines(), offset + len(data)
+
+
+def apps(world: World) -> list[str]:
+    """Return the names of the apps on this host."""
+    return [name[: -len(".json")] for name in world.listdir(DOCUMENTS) if name.endswith(".json")]
+
+
+def status(app: App) -> dict[str, t.Any]:
+    """Return what is live, and what the last step was."""
+    live = app.journal.release(app.journal.live) if app.journal.live else {}
+    step = read_step(app)
+    return {
+        "app": app.name,
+        "live": app.journal.live,
+        "slot": app.journal.slot,
+        "previous": app.journal.data["previous"],
+        "source": live.get("source"),
+        "version": live.get("version"),
+        "since": live.get("proven_at"),
+        "running": running(app),
+        "last_step": {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at", "seconds", "text")} if step else None,
+        "releases": sorted(app.journal.data["releases"]),
+    }
+
+
+def prune(app: App, *, check: bool = False) -> list[str]:
+    """Remove releases beyond those to keep, and trees and dependencies that no release uses any more. Returns what went."""
+    with lock(app):
+        gone = release_plan.prunable(app.journal, app.document["keep_releases"])
+        trees = {entry.get("tree") for name, entry in app.journal.data["releases"].items() if name not in gone} | {app.journal.data.get("tree")}
+        stale = [app.layout.release(name) for name in gone]
+        stale += [app.layout.build(name) for name in app.world.listdir(f"{app.layout.home}/builds") if name not in trees]
+        manifests = [app.world.read(f"{app.layout.build(str(tree))}/.anchorage.json") for tree in trees]
+        used = {json.loads(raw)["dependencies"] for raw in manifests if raw}
+        stale += [app.layout.dependencies(key) for key in app.world.listdir(f"{app.layout.home}/deps") if key not in used]
+        sources = {f"{entry.get('source')}.tar" for name, entry in app.journal.data["releases"].items() if name not in gone}
+        stale += [f"{app.layout.incoming}/{name}" for name in app.world.listdir(app.layout.incoming) if name not in sources]
+        if not check:
+            for path in stale:
+                shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
+            for name in gone:
+                app.journal.forget(name)
+    return stale

@@ -1,0 +1,117 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The journal of an app: which releases lie on this host, what was done to them, which one is live.
+
+Lock, plan, history, rollback target and status all read it. It is one JSON document that is replaced
+atomically and fsynced, so a reader (and a machine that comes back from a power cut) sees a whole one.
+"""
+
+from __future__ import annotations
+
+import json
+import typing as t
+
+from .errors import AnchorageError
+
+SCHEMA = 1
+HISTORY = 200
+
+#: What can be said of a release, in the order in which it is said.
+STATES = ("staged", "migrated", "proven")
+
+
+class Store(t.Protocol):
+    """The part of World that the journal needs."""
+
+    def read(self, path: str) -> bytes | None: ...
+
+    def write_atomic(self, path: str, data: bytes, *, mode: int) -> None: ...
+
+    def now(self) -> float: ...
+
+
+def empty(app: str) -> dict[str, t.Any]:
+    """Return the journal of an app that has no release yet."""
+    return {"schema": SCHEMA, "app": app, "live": None, "slot": None, "tree": None, "previous": None, "releases": {}, "history": []}
+
+
+class Journal:
+    """One app's journal on one host.
+
+    :arg path: the file.
+    :arg app: the name that a new journal gets.
+    :arg store: where files and the time come from.
+    :raises AnchorageError: when the file is damaged, or of a newer engine.
+    """
+
+    def __init__(self, path: str, app: str, store: Store) -> None:
+        self.path = path
+        self.store = store
+        raw = store.read(path)
+        self.data = empty(app) if raw is None else self._parse(raw)
+
+    def _parse(self, raw: bytes) -> dict[str, t.Any]:
+        try:
+            data = json.loads(raw)
+            schema = data["schema"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnchorageError(
+                f"The journal {self.path} is damaged: {error}.",
+                next_step=f"Move {self.path} away and deploy again; what runs keeps running until then.",
+            ) from error
+        if schema > SCHEMA:
+            raise AnchorageError(
+                f"The journal {self.path} has schema {schema}, this engine knows {SCHEMA}.",
+                next_step="Install the collection's newer version on the controller and run deploy.yml.",
+            )
+        return t.cast("dict[str, t.Any]", data)
+
+    def save(self) -> None:
+        """Write the journal so that it survives a power cut."""
+        self.store.write_atomic(self.path, (json.dumps(self.data, indent=1, sort_keys=True) + "\n").encode(), mode=0o644)
+
+    @property
+    def live(self) -> str | None:
+        """The release that serves."""
+        return t.cast("str | None", self.data["live"])
+
+    @property
+    def slot(self) -> str | None:
+        """The slot it serves from."""
+        return t.cast("str | None", self.data["slot"])
+
+    def release(self, release: str) -> dict[str, t.Any]:
+        """Return what is known of a release; nothing where it is not known."""
+        return t.cast("dict[str, t.Any]", self.data["releases"].get(release, {}))
+
+    def says(self, release: str, state: str) -> bool:
+        """Tell whether a release has reached a state."""
+        return f"{state}_at" in self.release(release)
+
+    def mark(self, release: str, state: str, **facts: t.Any) -> None:
+        """Say that a release has reached a state, and write it down."""
+        entry = self.data["releases"].setdefault(release, {"id": release})
+        entry[f"{state}_at"] = self.store.now()
+        entry.update(facts)
+        self.note(state, release)
+
+    def note(self, event: str, release: str | None, **facts: t.Any) -> None:
+        """Add a line to the history, and write the journal."""
+        self.data["history"].append({"at": self.store.now(), "event": event, "release": release, **facts})
+        del self.data["history"][:-HISTORY]
+        self.save()
+
+    def go_live(self, release: str, slot: str, tree: str) -> None:
+        """Say that a release serves now, from which slot and which tree."""
+        if self.live != release:
+            self.data["previous"] = self.live
+        self.data["tree"] = tree
+        self.data["live"] = release
+        self.data["slot"] = slot
+        self.mark(release, "proven", slot=slot)
+
+    def forget(self, release: str) -> None:
+        """Drop a release that was removed from the disk."""
+        self.data["releases"].pop(release, None)
+        self.note("pruned", release)

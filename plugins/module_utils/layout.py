@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where things lie on a managed host. One place knows the paths of an app."""
+
+from __future__ import annotations
+
+import dataclasses
+
+DOCUMENTS = "/etc/anchorage/apps"
+SECRETS = "/etc/anchorage/secrets"
+STATE = "/var/lib/anchorage"
+COMMAND = "/usr/local/bin/anchorage"
+SLOTS = ("blue", "green")
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Paths of one app.
+
+    :arg app: name of the app, which is its user too.
+    :arg home: where its releases lie.
+    """
+
+    app: str
+    home: str
+
+    @property
+    def state(self) -> str:
+        return f"{STATE}/{self.app}"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.state}/journal.json"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.state}/lock"
+
+    @property
+    def step(self) -> str:
+        return f"{self.state}/step.json"
+
+    @property
+    def logs(self) -> str:
+        return f"{self.state}/log"
+
+    @property
+    def cache(self) -> str:
+        return f"/var/cache/anchorage/{self.app}"
+
+    @property
+    def slot_directory(self) -> str:
+        return f"{STATE}/slots/{self.app}"
+
+    @property
+    def slot_flag(self) -> str:
+        return f"{self.slot_directory}/green"
+
+    @property
+    def incoming(self) -> str:
+        return f"{self.home}/incoming"
+
+    @property
+    def shared(self) -> str:
+        return f"{self.home}/shared"
+
+    @property
+    def pm2_home(self) -> str:
+        return f"/var/lib/pm2/{self.app}"
+
+    @property
+    def live_file(self) -> str:
+        return f"{self.pm2_home}/live.json"
+
+    @property
+    def unit(self) -> str:
+        return f"anchorage-{self.app}.service"
+
+    def source(self, source_id: str) -> str:
+        return f"{self.incoming}/{source_id}.tar"
+
+    def work(self, tree: str) -> str:
+        return f"{self.home}/work/{tree}"
+
+    def build(self, tree: str) -> str:
+        return f"{self.home}/builds/{tree}"
+
+    def dependencies(self, key: str) -> str:
+        return f"{self.home}/deps/{key}"
+
+    def release(self, release: str) -> str:
+        return f"{self.home}/releases/{release}"

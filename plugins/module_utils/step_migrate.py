@@ -1,0 +1,201 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate: migrate a database once for a release, prove it by the tables, and say so in the database itself."""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+import re
+import socket
+import typing as t
+
+from .app import App, Log
+from .database import Database, Marks
+from .errors import AnchorageError
+from .release_plan import common_environment
+
+#: Seconds that a host which may not migrate waits for the one that does, beyond the migration's own limit.
+PATIENCE = 60
+
+#: Seconds to wait for the database before giving up (Medusa alone would hang for 311 s on a closed port).
+REACH = 15
+
+
+def migrate(app: App, log: Log, *, release: str) -> bool:
+    """Migrate the app's database to a release. Returns whether this host did it.
+
+    :raises AnchorageError: when it failed; the release then cannot be started, and what runs keeps running.
+    """
+    try:
+        if not app.gated:
+            log.say(f"{app.name}: nothing to migrate")
+            app.journal.mark(release, "migrated", migrated_by="nothing to migrate")
+            return False
+        database = t.cast(Database, app.database)
+        database.wait(REACH)
+        marks = Marks(database)
+        done = False
+        if not marks.has(app.name, release):
+            if app.document.get("migrator", True):
+                done = _migrate_locked(app, log, database, marks, release)
+            else:
+                _wait_for_the_migrator(app, log, marks, release)
+        app.journal.mark(release, "migrated")
+        return done
+    except AnchorageError as error:
+        error.live = app.living()
+        raise
+
+
+def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, release: str) -> bool:
+    with migration_lock(app, log, database):
+        if marks.has(app.name, release):
+            log.say(f"{app.name}: release {release} was migrated by another run")
+            return False
+        _check_redis(app)
+        _run(app, log, release)
+        _verify(app, log, database)
+        marks.set(app.name, release, app.journal.release(release).get("source", ""), socket.gethostname())
+        log.say(f"{app.name}: release {release} is migrated")
+        return True
+
+
+def _wait_for_the_migrator(app: App, log: Log, marks: Marks, release: str) -> None:
+    limit = app.document["migrate"]["timeout_seconds"] + PATIENCE
+    end = app.world.monotonic() + limit
+    log.say(f"{app.name}: another host migrates release {release}; waiting for its mark")
+    while not marks.has(app.name, release):
+        if app.world.monotonic() >= end:
+            raise AnchorageError(
+                f"No other host migrated release {release} of {app.name} within {limit} s.",
+                what="gate",
+                next_step="Look at the migrating host's report above, then run deploy.yml again without --limit.",
+            )
+        app.world.sleep(1)
+
+
+@contextlib.contextmanager
+def migration_lock(app: App, log: Log, database: Database) -> t.Iterator[None]:
+    """Hold the database's migration lock on a connection of its own. It is gone with the connection, so it cannot go stale."""
+    argv = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+    process = app.world.converse(argv, env=database.environment)
+    stdin, stdout = t.cast("t.IO[str]", process.stdin), t.cast("t.IO[str]", process.stdout)
+    try:
+        end = app.world.monotonic() + app.document["migrate"]["timeout_seconds"]
+        told = False
+        while True:
+            stdin.write("SELECT pg_try_advisory_lock(hashtext('anchorage'), hashtext(current_database()));\n")
+            stdin.flush()
+            answer = stdout.readline().strip()
+            if answer == "t":
+                break
+            if answer != "f":
+                raise AnchorageError(f"The migration lock of {database.name} cannot be taken: {answer or 'the connection broke'}.")
+            if app.world.monotonic() >= end:
+                raise AnchorageError(
+                    f"Another migration holds the lock of {database.name} for too long.",
+                    next_step="See who: SELECT * FROM pg_locks WHERE locktype = 'advisory'.",
+                )
+            if not told:
+                log.say(f"{app.name}: another migration of {database.name} runs; waiting for its lock")
+                told = True
+            app.world.sleep(1)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            stdin.close()
+        try:
+            process.wait(timeout=10)
+        except Exception:
+            process.kill()
+        stdout.close()
+
+
+def _check_redis(app: App) -> None:
+    """Medusa's migration says 0 when Redis is away and leaves work undone, so ask first."""
+    url = app.document.get("redis_url")
+    if not url:
+        return
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=5).close()
+    except OSError as error:
+        raise AnchorageError(
+            f"Redis of {app.name} does not answer at {parts.hostname}:{parts.port or 6379}: {error}.",
+            what="gate",
+            next_step=f"Start it (systemctl status 'redis-server@{app.name}-jobs'), then run deploy.yml again.",
+        ) from error
+
+
+def _run(app: App, log: Log, release: str) -> None:
+    """Run the migration command as the app's user, in a cgroup of its own, with limits that PostgreSQL itself keeps."""
+    migrate_options = app.document["migrate"]
+    group = pwd.getpwnam(app.user).pw_gid
+    environment = common_environment(app.document)
+    environment.update(
+        {
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": app.layout.pm2_home,
+            "LANG": "C.UTF-8",
+            "RELEASE_ID": release,
+            "PGAPPNAME": f"anchorage-migrate-{app.name}",
+            "PGOPTIONS": f"-c lock_timeout={migrate_options['lock_timeout_seconds']}s -c statement_timeout={migrate_options['statement_timeout_seconds']}s",
+        }
+    )
+    if app.extra_ca_file:
+        environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
+    directory = f"{app.layout.release(release)}/app"
+    path = f"{app.layout.release(release)}/run/migrate.json"
+    app.write_exec(path, argv=migrate_options["command"], cwd=directory, env=environment, gid=group)
+    patterns = [re.compile(pattern) for pattern in migrate_options["error_patterns"]]
+    changes = [re.compile(pattern) for pattern in migrate_options["changed_patterns"]]
+    errors: list[str] = []
+    counted = [0]
+
+    def on_line(line: str) -> None:
+        log.command(line)
+        if any(pattern.search(line) for pattern in patterns):
+            errors.append(line)
+        counted[0] += any(pattern.search(line) for pattern in changes)
+
+    limit = migrate_options["timeout_seconds"]
+    log.say(f"{app.name}: {' '.join(migrate_options['command'])} (at most {limit} s)")
+    rc = app.world.stream(
+        app.sandboxed(
+            [app.command, "exec", path],
+            directory="/",
+            env={},
+            writable=[app.layout.shared, app.layout.pm2_home],
+            memory_mb=None,
+            timeout_seconds=limit,
+            name="migrate",
+        ),
+        on_line,
+        timeout=limit + 60,
+    )
+    if rc != 0 or errors:
+        seen = f"it said: {errors[0][:300]}" if errors else f"it ended with code {rc}"
+        raise AnchorageError(
+            f"The migration of {app.name} to release {release} failed: {seen}",
+            what="gate (migrate)",
+            next_step="Mend the migration (its last lines are above) and run deploy.yml again; the release is not started before it succeeded.",
+            output=log.tail[-15:],
+        )
+    log.say(f"{app.name}: migration command succeeded ({counted[0]} changes)")
+
+
+def _verify(app: App, log: Log, database: Database) -> None:
+    """Judge by the tables, since a return code of 0 proves nothing."""
+    for check in app.document["migrate"].get("verify") or []:
+        answer = database.execute(check["sql"])
+        if answer != str(check["expect"]):
+            raise AnchorageError(
+                f"The migration of {app.name} said it succeeded, but {check['name']}: '{check['sql']}' gives '{answer}', expected '{check['expect']}'.",
+                what="gate (verify)",
+                next_step="Run deploy.yml again; if it stays so, run the migration command by hand and read its output.",
+            )
+        log.say(f"{app.name}: proven by the tables: {check['name']}")

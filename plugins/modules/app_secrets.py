@@ -1,0 +1,98 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: app_secrets
+short_description: Make the secrets of apps once, and keep them on the host
+description:
+  - Makes the secrets that an app needs and nobody gave it, such as its database password, and returns all of them.
+  - They are kept in C(/etc/anchorage/secrets/<app>.json), owned by root, mode V(0600). What is kept there is never changed, so a second run returns the same.
+  - The answer contains the secrets, so the task must say C(no_log=true).
+version_added: 0.1.0
+author:
+  - Anchorage maintainers (@anchorage)
+extends_documentation_fragment:
+  - anchorage.vps.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Secrets that would be made are not in the answer.
+  diff_mode:
+    support: none
+    details: Secrets are not shown.
+  idempotent:
+    support: full
+options:
+  apps:
+    description: The apps whose secrets this host keeps. The filter P(anchorage.vps.app_secrets#filter) makes this from a contract.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the app.
+        type: str
+        required: true
+      generate:
+        description: How many hexadecimal characters each secret has, by its name.
+        type: dict
+        required: true
+"""
+
+EXAMPLES = r"""
+- name: Make what the shop needs
+  anchorage.vps.app_secrets:
+    apps:
+      - name: shop
+        generate: {database_password: 48, JWT_SECRET: 128}
+  register: shop_secrets
+  no_log: true
+"""
+
+RETURN = r"""
+secrets:
+  description: The secrets by app and name.
+  type: dict
+  returned: success
+  sample: {"shop": {"database_password": "…"}}
+made:
+  description: Names of the secrets that were made now, by app.
+  type: dict
+  returned: success
+  sample: {"shop": ["database_password"]}
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import SECRETS
+from ansible_collections.anchorage.vps.plugins.module_utils.secret_store import ensure
+from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+
+
+def main() -> None:
+    """Read or make the secrets of each app."""
+    options = {"name": {"type": "str", "required": True}, "generate": {"type": "dict", "required": True, "no_log": False}}
+    module = AnsibleModule(argument_spec={"apps": {"type": "list", "elements": "dict", "required": True, "options": options}}, supports_check_mode=True)
+    kept: dict[str, dict[str, str]] = {}
+    made: dict[str, list[str]] = {}
+    try:
+        if not module.check_mode:
+            os.makedirs(SECRETS, mode=0o700, exist_ok=True)
+        for app in module.params["apps"]:
+            kept[app["name"]], new = ensure(World(), app["name"], app["generate"], check=module.check_mode)
+            if new:
+                made[app["name"]] = new
+    except (AnchorageError, PermissionError) as error:
+        module.fail_json(msg=error.text() if isinstance(error, AnchorageError) else f"{SECRETS} cannot be used: {error}. Use become: true.")
+    module.exit_json(changed=bool(made), secrets=kept, made=made)
+
+
+if __name__ == "__main__":
+    main()

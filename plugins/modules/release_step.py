@@ -1,0 +1,171 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_step
+short_description: Plan a release on a host, run a step of it there, or follow a step that runs
+description:
+  - The steps of a release (stage, migrate, activate) run on the host, each as a transient systemd unit that holds the app's lock.
+    A step so ends by itself when the controller dies or the connection breaks; the next run attaches to it, or reads how it ended.
+  - In a playbook this name is an action plugin that plans, starts the step where it is needed and prints what it says as it comes.
+  - It fails with what broke, what is live and what to do next.
+  - An app for which nothing is to be done costs one remote execution together with all others.
+version_added: 0.1.0
+author:
+  - Anchorage maintainers (@anchorage)
+extends_documentation_fragment:
+  - anchorage.vps.attributes
+attributes:
+  check_mode:
+    support: full
+    details: Says what would be done; where the host was never deployed to, it says that it cannot know.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+    details: A release is named by its source, its lock file and its environment; what has the same name is not done twice.
+options:
+  operation:
+    description:
+      - What to do.
+      - V(step) is the action plugin's: it plans, starts and follows O(step) for each of O(apps). The others are what it asks the host for.
+    type: str
+    choices: [step, plan, start, follow, prune, status]
+    default: step
+  step:
+    description:
+      - Which step.
+      - V(stage) reports a change as long as the release is not migrated. The handler that migrates is so notified by the state of the host,
+        and a run that died before it is made good by the next.
+    type: str
+    choices: [stage, migrate, activate]
+  apps:
+    description: Names of the apps, each with a document in C(/etc/anchorage/apps).
+    type: list
+    elements: str
+    required: true
+  sources:
+    description:
+      - For each app whose source lies on the controller, the directory or archive there.
+      - The action plugin turns these into checksums, and sends a source only to a host that needs it.
+    type: dict
+    default: {}
+  wish:
+    description: With O(operation=start), what the plan said of the app (release, tree, source).
+    type: dict
+    default: {}
+  log:
+    description: With O(operation=follow), the log to follow.
+    type: path
+  offset:
+    description: With O(operation=follow), how many bytes of it are known already.
+    type: int
+    default: 0
+  wait_seconds:
+    description: How long the host waits for news before it answers, in seconds.
+    type: float
+    default: 10
+  incoming:
+    description: With O(operation=start), a file that the action plugin put on the host, and that is the source.
+    type: path
+"""
+
+EXAMPLES = r"""
+- name: Stage the shop and the blog
+  anchorage.vps.release_step:
+    step: stage
+    apps: [shop, blog]
+  notify: Release staged
+"""
+
+RETURN = r"""
+apps:
+  description: For each app what was planned, and how the step ended.
+  type: dict
+  returned: success
+  sample: {"shop": {"release": "0c2d6a7f9b1e", "steps": [], "live": "0c2d6a7f9b1e", "slot": "blue"}}
+error:
+  description: What broke, what is live now, what to run next.
+  type: dict
+  returned: when a step failed
+  sample: {"message": "The migration of shop to release 0c2d6a7f9b1e failed …", "live": "shop release … in slot blue", "next_step": "…"}
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.anchorage.vps.plugins.module_utils import engine
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
+from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+
+
+def _plan(module: AnsibleModule) -> dict[str, t.Any]:
+    world, found = World(), {}
+    for name in module.params["apps"]:
+        if module.check_mode and not world.exists(f"{DOCUMENTS}/{name}.json"):
+            found[name] = {"app": name, "release": None, "steps": list(engine.STEPS), "note": "not predicted: nothing was deployed to this host yet"}
+            continue
+        found[name] = engine.plan(App(name, world), module.params["sources"].get(name))
+    return {"apps": found}
+
+
+def _start(module: AnsibleModule) -> dict[str, t.Any]:
+    app = App(module.params["apps"][0], World())
+    wish, incoming = module.params["wish"], module.params["incoming"]
+    if incoming:
+        os.makedirs(app.layout.incoming, exist_ok=True)
+        module.atomic_move(incoming, app.layout.source(wish["source"]))
+    started = engine.start(app, module.params["step"], {key: wish[key] for key in ("release", "tree", "source")})
+    return {**started, **engine.follow(app, log=started["log"], offset=0, wait_seconds=module.params["wait_seconds"])}
+
+
+def _follow(module: AnsibleModule) -> dict[str, t.Any]:
+    app = App(module.params["apps"][0], World())
+    return engine.follow(app, log=module.params["log"], offset=module.params["offset"], wait_seconds=module.params["wait_seconds"])
+
+
+def _prune(module: AnsibleModule) -> dict[str, t.Any]:
+    removed = {name: engine.prune(App(name, World()), check=module.check_mode) for name in module.params["apps"] if World().exists(f"{DOCUMENTS}/{name}.json")}
+    return {"changed": any(removed.values()), "removed": removed, "status": [engine.status(App(name, World())) for name in removed]}
+
+
+def _status(module: AnsibleModule) -> dict[str, t.Any]:
+    return {"status": [engine.status(App(name, World())) for name in module.params["apps"] if World().exists(f"{DOCUMENTS}/{name}.json")]}
+
+
+OPERATIONS = {"plan": _plan, "start": _start, "follow": _follow, "prune": _prune, "status": _status}
+
+
+def main() -> None:
+    """Do one short operation; long ones are the host's own."""
+    module = AnsibleModule(
+        argument_spec={
+            "operation": {"type": "str", "choices": ["step", "plan", "start", "follow", "prune", "status"], "default": "step"},
+            "step": {"type": "str", "choices": list(engine.STEPS)},
+            "apps": {"type": "list", "elements": "str", "required": True},
+            "sources": {"type": "dict", "default": {}},
+            "wish": {"type": "dict", "default": {}},
+            "log": {"type": "path"},
+            "offset": {"type": "int", "default": 0},
+            "wait_seconds": {"type": "float", "default": 10},
+            "incoming": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    operation = OPERATIONS.get(module.params["operation"], _plan)
+    try:
+        module.exit_json(**{"changed": False, **operation(module)})
+    except AnchorageError as error:
+        module.fail_json(msg=error.text(), error=error.as_dict())
+
+
+if __name__ == "__main__":
+    main()
