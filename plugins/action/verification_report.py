@@ -43,6 +43,9 @@ class ActionModule(ActionBase):
             display.display("  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]), color=COLOURS[row[2]])
         for app in self._task.args.get("urls") or []:
             display.display(f"  {app['name']}: {app['url']}")
+            if app.get("admin"):
+                secrets = f"/etc/anchorage/secrets/{app['name']}.json"
+                display.display(f"  {app['name']}: admin {app['admin']['email']}, password: admin_password in {secrets} on {app['admin']['host']}")
         display.display("")
         red = [row for row in table if row[2] == "red"]
         result["grade"] = max((row[2] for row in table), key=GRADES.index, default="green")

@@ -21,8 +21,10 @@ def release_directories(documents: list[Data]) -> list[Data]:
     found = [{"path": path, "mode": mode} for path, mode in COMMON]
     for document in documents:
         layout = Layout(document["name"], document["home"])
-        found += [{"path": path, "mode": "0755"} for path in (layout.home, layout.state, layout.slot_directory)]
-        found += [{"path": f"{layout.home}/{name}", "mode": "0755"} for name in ("builds", "deps", "releases", "shared", "work")]
+        owned = {"group": document["group"], "mode": "0750"}
+        found += [{"path": path, "mode": "0755"} for path in (layout.state, layout.slot_directory)]
+        found += [{"path": layout.home, **owned}, {"path": layout.shared, "owner": document["user"], **owned}]
+        found += [{"path": f"{layout.home}/{name}", "mode": "0755"} for name in ("builds", "deps", "releases", "work")]
         found += [{"path": layout.incoming, "mode": "0700"}, {"path": layout.logs, "mode": "0700"}]
     return found
 

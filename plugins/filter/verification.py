@@ -82,28 +82,31 @@ def verification_pm2(documents: list[Data], state: list[Data]) -> list[Data]:
     return asked
 
 
-def verdicts(answers: t.Any) -> list[Data]:
+#: What verify.yml registers, and what is added to the name of the app there.
+REGISTERS = {"anchorage_postgresql": " database", "anchorage_redis": " Redis", "anchorage_pm2": " processes", "anchorage_http": ""}
+
+
+def verdicts(answers: t.Any, suffix: str = "") -> list[Data]:
     """Return the verdicts in what a looped health task registered; a task that broke is a red one."""
     found = []
     for answer in (answers or {}).get("results", []):
         if answer.get("skipped"):
             continue
-        name = answer.get("_ansible_item_label") or (answer["item"]["name"] if isinstance(answer.get("item"), dict) else answer.get("item"))
-        summary = answer.get("summary") or answer.get("msg") or "no answer"
+        item = answer.get("item")
+        name = item["name"] if isinstance(item, dict) else item
         checks = answer.get("checks") or []
-        grade = "red" if not answer.get("healthy") else "amber" if any(check["verdict"] == "warn" for check in checks) else "green"
-        found.append({"name": str(name), "grade": grade, "summary": summary, "checks": checks})
+        warned = any(check["verdict"] == "warn" for check in checks)
+        grade = "red" if not answer.get("healthy") else "amber" if warned else "green"
+        summary = answer.get("summary") or answer.get("msg") or "no answer"
+        found.append({"name": f"{name}{suffix}", "grade": grade, "summary": summary, "checks": checks})
     return found
-
-
-REGISTERS = ("anchorage_postgresql", "anchorage_redis", "anchorage_pm2", "anchorage_http")
 
 
 def all_verdicts(variables: t.Any) -> list[Data]:
     """Return all verdicts of a host, out of its variables; a host that did not answer is a red one."""
     if not any(name in variables for name in REGISTERS):
         return [{"name": "host", "grade": "red", "summary": "the host was not reached", "checks": []}]
-    return [verdict for name in REGISTERS if name in variables for verdict in verdicts(variables[name])]
+    return [verdict for name, suffix in REGISTERS.items() if name in variables for verdict in verdicts(variables[name], suffix)]
 
 
 class FilterModule:
@@ -111,4 +114,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (verification_http, verification_pm2, verdicts, all_verdicts)}
+        return {function.__name__: function for function in (verification_http, verification_pm2, all_verdicts)}

@@ -144,7 +144,9 @@ def app_urls(contract: Data) -> list[Data]:
     for app in _apps(contract):
         if app["url"]:
             process = _public(app)
-            urls.append({"name": app["name"], "url": app["url"], "health_url": app["url"] + process["health"]["path"] if process else None})
+            health = app["url"] + process["health"]["path"] if process else None
+            admin = {"email": app["admin"]["email"], "host": app["secrets_host"]} if app["admin"] else None
+            urls.append({"name": app["name"], "url": app["url"], "health_url": health, "admin": admin})
     return urls
 
 

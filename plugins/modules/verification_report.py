@@ -28,7 +28,7 @@ attributes:
     support: full
 options:
   hosts:
-    description: The verdicts of each host, as the filter P(anchorage.vps.verdicts#filter) returns them.
+    description: The verdicts of each host, as the filter P(anchorage.vps.all_verdicts#filter) returns them.
     type: dict
     required: true
   urls:

@@ -112,7 +112,7 @@ class TestOneHost:
 
     def test_user_and_address(self):
         assert views.pm2_users(ALONE, "vps") == [{"name": "shop", "home": "/srv/shop"}]
-        assert views.app_urls(ALONE) == [{"name": "shop", "url": "https://api.example.com", "health_url": "https://api.example.com/health"}]
+        assert views.app_urls(ALONE) == [{"name": "shop", "url": "https://api.example.com", "health_url": "https://api.example.com/health", "admin": None}]
 
     def test_secrets_to_make(self):
         contract = resolved({"shop": changed(SHOP, admin={"email": "admin@example.com"}), "bot": BOT})

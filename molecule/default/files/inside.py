@@ -1,0 +1,175 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What must be true on the host itself. Runs there, as root."""
+
+import glob
+import json
+import os
+import pathlib
+import pwd
+import re
+import stat
+import subprocess
+import urllib.error
+import urllib.request
+
+LOOPBACK = ("127.0.0.1", "::1")
+
+
+def run(*argv, **options):
+    return subprocess.run(argv, capture_output=True, text=True, **options)
+
+
+def read(path):
+    return pathlib.Path(path).read_text(errors="replace")
+
+
+def sql(query, database="shop"):
+    done = run("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-XAtd", database, "-c", query, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def status_of(url):
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+STATE = json.loads(run("/usr/local/bin/anchorage", "status", "--json").stdout)[0]
+SECRETS = json.loads(read("/etc/anchorage/secrets/shop.json"))
+ENVIRONMENTS = {}
+for directory in glob.glob("/proc/[0-9]*"):
+    try:
+        pairs = read(f"{directory}/environ").split("\0")
+    except OSError:
+        continue
+    environment = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if environment.get("ANCHORAGE_PROCESS", "").startswith("shop-") and "cli.js" in read(f"{directory}/cmdline"):
+        ENVIRONMENTS[environment["MEDUSA_WORKER_MODE"]] = (directory, environment)
+
+EXPECTED = {
+    "server": {"MEDUSA_WORKER_MODE": "server", "DISABLE_MEDUSA_ADMIN": "false", "PORT": "9000"},
+    "worker": {"MEDUSA_WORKER_MODE": "worker", "DISABLE_MEDUSA_ADMIN": "true", "PORT": "9001"},
+}
+COMMON = {
+    "NODE_ENV": "production",
+    "HOST": "127.0.0.1",
+    "STORE_CORS": "https://shop.localhost",
+    "ADMIN_CORS": "https://shop.localhost",
+    "AUTH_CORS": "https://shop.localhost",
+    "MEDUSA_BACKEND_URL": "https://shop.localhost",
+    "JWT_SECRET": SECRETS["JWT_SECRET"],
+    "COOKIE_SECRET": SECRETS["COOKIE_SECRET"],
+    "DATABASE_URL": f"postgres://shop:{SECRETS['database_password']}@127.0.0.1:5432/shop",
+    "REDIS_URL": f"redis://shop:{SECRETS['redis_password']}@127.0.0.1:6379/0",
+    "RELEASE_ID": STATE["live"],
+}
+OWN = {"ANCHORAGE_PROCESS", "ANCHORAGE_RELEASE", "HOME", "LANG", "MEDUSA_DISABLE_TELEMETRY", "NODE_EXTRA_CA_CERTS", "PATH"}
+
+
+def two_processes_of_one_user_in_one_unit():
+    assert sorted(ENVIRONMENTS) == ["server", "worker"], sorted(ENVIRONMENTS)
+    for directory, _environment in ENVIRONMENTS.values():
+        owner = pwd.getpwuid(int(re.search(r"^Uid:\s+(\d+)", read(f"{directory}/status"), re.M).group(1)))
+        assert owner.pw_name == "shop" and owner.pw_shell.endswith("nologin"), owner
+        assert "pm2-shop.service" in read(f"{directory}/cgroup")
+    assert run("systemctl", "is-enabled", "pm2-shop.service").stdout.strip() == "enabled"
+
+
+def exactly_their_environment():
+    for mode, (_directory, environment) in ENVIRONMENTS.items():
+        wanted = {**COMMON, **EXPECTED[mode]}
+        wrong = sorted(key for key in wanted if environment.get(key) != wanted[key])
+        assert not wrong, f"{mode}: {wrong}"
+        surplus = sorted(set(environment) - set(wanted) - OWN)
+        assert not surplus, f"{mode}: {surplus}"
+
+
+def on_loopback_only():
+    lines = [line.split() for line in run("ss", "-Hltn").stdout.splitlines()]
+    inside = [line[3] for line in lines if line[3].rsplit(":", 1)[1] not in ("22", "80", "443")]
+    assert "127.0.0.1:9000" in inside and "127.0.0.1:9001" in inside, inside
+    outside = [address for address in inside if not address.rsplit(":", 1)[0].strip("[]").startswith(("127.", "::1"))]
+    assert not outside, outside
+
+
+def answers_where_it_should():
+    for port in (9000, 9001):
+        assert status_of(f"http://127.0.0.1:{port}/health") == 200, port
+    assert status_of("http://127.0.0.1:9000/app") == 200
+    assert status_of("http://127.0.0.1:9001/app") == 404
+
+
+def backend_url_is_in_the_admin():
+    bundle = glob.glob(f"/srv/shop/releases/{STATE['live']}/app/public/admin/assets/*.js")
+    assert any("https://shop.localhost" in read(path) for path in bundle), f"not in {len(bundle)} files"
+
+
+def migrated_once_before_the_first_start():
+    assert sql("SELECT count(*) FROM anchorage.release") == "1"
+    history = [entry["event"] for entry in json.loads(read("/var/lib/anchorage/shop/journal.json"))["history"]]
+    assert history.count("migrated") == 1 and history.index("migrated") < history.index("switched"), history
+
+
+def the_app_owns_its_database_and_enters_no_other():
+    assert sql("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'") == "shop"
+    assert sql("SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'shop'") == "f"
+    for database in ("postgres", "template1"):
+        environment = {"PATH": os.environ["PATH"], "PGPASSWORD": SECRETS["database_password"]}
+        done = run("psql", "-XAt", f"host=127.0.0.1 user=shop dbname={database}", "-c", "SELECT 1", env=environment)
+        assert done.returncode != 0, f"shop may enter {database}"
+
+
+def redis_keeps_jobs():
+    tool = ("/usr/local/lib/anchorage/redis-instance", "shop-jobs", "cli")
+    assert "yes" in run(*tool, "CONFIG", "GET", "appendonly").stdout
+    assert "noeviction" in run(*tool, "CONFIG", "GET", "maxmemory-policy").stdout
+
+
+def renewal_is_armed():
+    assert run("systemctl", "is-active", "certbot.timer").stdout.strip() == "active"
+
+
+def secrets_lie_nowhere_else():
+    allowed = ("/etc/anchorage/", "/proc/", "/sys/", "/srv/shop/releases/")
+    found = []
+    for top in ("/var/lib/pm2", "/var/log", "/tmp", "/root", "/srv/shop/builds", "/var/lib/anchorage", "/run", "/etc"):
+        for directory, _names, files in os.walk(top):
+            for name in files:
+                path = f"{directory}/{name}"
+                if path.startswith(allowed) or os.path.islink(path) or not stat.S_ISREG(os.stat(path).st_mode):
+                    continue
+                data = pathlib.Path(path).read_bytes()
+                found += [f"{key} in {path}" for key, value in SECRETS.items() if value.encode() in data]
+    assert not found, found
+    for path in glob.glob("/srv/shop/releases/*/run/*") + glob.glob("/etc/anchorage/*/*.json"):
+        assert not os.stat(path).st_mode & 0o007, path
+    listed = run("ps", "-ewwo", "args").stdout
+    assert not [key for key, value in SECRETS.items() if value in listed]
+
+
+CHECKS = (
+    two_processes_of_one_user_in_one_unit,
+    exactly_their_environment,
+    on_loopback_only,
+    answers_where_it_should,
+    backend_url_is_in_the_admin,
+    migrated_once_before_the_first_start,
+    the_app_owns_its_database_and_enters_no_other,
+    redis_keeps_jobs,
+    renewal_is_armed,
+    secrets_lie_nowhere_else,
+)
+failures = []
+for check in CHECKS:
+    try:
+        check()
+        print(f"{check.__name__}: ok")
+    except AssertionError as error:
+        failures.append(check.__name__)
+        print(f"{check.__name__}: FAILED: {error}")
+raise SystemExit(1 if failures else 0)

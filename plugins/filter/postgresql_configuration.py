@@ -1,0 +1,77 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn memory, client networks and the user's settings into PostgreSQL's configuration."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: postgresql_configuration
+short_description: Compute PostgreSQL's configuration
+version_added: 0.1.0
+author: Anchorage maintainers (@anchorage)
+description:
+  - Computes settings from memory, lays the user's settings over them and parts them by what a change costs, a restart or a reload.
+  - C(pg_stat_statements) is always among C(shared_preload_libraries).
+positional: _input
+options:
+  _input:
+    description: Settings of the user; each wins over what is computed.
+    type: dict
+    required: true
+  memory_mb:
+    description: Memory that PostgreSQL may use.
+    type: int
+    required: true
+  client_addresses:
+    description: Networks from which clients come over TLS.
+    type: list
+    elements: str
+    default: []
+"""
+
+EXAMPLES = r"""
+- name: Show what a server with 4 GB is told
+  ansible.builtin.debug:
+    msg: "{{ {'work_mem': '16MB'} | anchorage.vps.postgresql_configuration(memory_mb=4096) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The parted configuration; every value is as C(postgresql.conf) writes it.
+  type: dict
+  contains:
+    restart:
+      description: Settings whose change needs a restart.
+      type: dict
+    reload:
+      description: Settings whose change needs a reload.
+      type: dict
+    clients:
+      description: Client networks in canonical form.
+      type: list
+      elements: str
+"""
+
+import typing as t
+
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration
+
+
+def postgresql_configuration(settings: t.Mapping[str, t.Any], *, memory_mb: int, client_addresses: t.Sequence[str] = ()) -> dict[str, t.Any]:
+    """Return the parted configuration."""
+    try:
+        return configuration(settings, memory_mb=int(memory_mb), client_addresses=client_addresses)
+    except AnchorageError as error:
+        raise AnsibleFilterError(error.text()) from None
+
+
+class FilterModule:
+    """Filters of this file."""
+
+    def filters(self) -> dict[str, t.Callable[..., t.Any]]:
+        """Return them by name."""
+        return {"postgresql_configuration": postgresql_configuration}
