@@ -1,0 +1,224 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import base64
+import grp
+import hashlib
+import io
+import os
+import pwd
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.host_state import Engine
+from ansible_collections.anchorage.vps.plugins.module_utils.host_state_spec import normalise
+from ansible_collections.anchorage.vps.plugins.module_utils.host_state_tree import Tree
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
+
+ME = pwd.getpwuid(os.getuid()).pw_name
+MINE = grp.getgrgid(os.getgid()).gr_name
+UNIT = {"name": "shop", "enabled": None, "state": None, "masked": None, "restart_on": ["/etc/shop/"], "reload_on": ["/etc/sites/"]}
+
+
+class Host(World):
+    """A host with one unit that became active at second 1000, on a clock that stands at 2000."""
+
+    def __init__(self):
+        self.invocation = "first"
+        self.state = "active"
+        self.commands = []
+        self.since = 1000.0
+
+    def now(self):
+        return 2000.0
+
+    def monotonic(self):
+        return 2000.0
+
+    def run(self, argv, **options):
+        self.commands.append(list(argv))
+        if argv[:2] == ["systemctl", "show"]:
+            return Completed(
+                0,
+                f"Id=shop.service\nLoadState=loaded\nActiveState={self.state}\nUnitFileState=enabled\nNeedDaemonReload=no\n"
+                f"InvocationID={self.invocation}\nActiveEnterTimestampMonotonic={int(self.since * 1e6)}\n",
+                "",
+            )
+        if argv[0] == "systemctl":
+            return Completed(0, "", "")
+        return super().run(argv, **options)
+
+
+@pytest.fixture
+def host(tmp_path):
+    for name in ("shop", "sites"):
+        (tmp_path / "etc" / name).mkdir(parents=True)
+        write(tmp_path, f"etc/{name}/a", "one", 900)
+    return Host()
+
+
+def write(root, path, text, mtime):
+    (root / path).write_text(text)
+    os.chmod(root / path, 0o644)
+    os.utime(root / path, (mtime, mtime))
+
+
+def engine(host, root, fetch=None):
+    known = {"root": os.getuid(), ME: os.getuid()}
+    groups = {"root": os.getgid(), MINE: os.getgid()}
+    return Engine(host, Tree(str(root), uid=known.get, gid=groups.get), fetch=fetch, records=str(root / "run"), root=str(root))
+
+
+def document(files=(), unit=None, **more):
+    wire = [
+        {"path": path, "owner": ME, "group": MINE, "mode": "0644", "secret": False, "sha256": hashlib.sha256(text.encode()).hexdigest()} for path, text in files
+    ]
+    normal = normalise({"units": [{**UNIT, **(unit or {})}], **more})
+    return {**normal, "files": wire}
+
+
+def contents(*files):
+    return {path: base64.b64encode(text.encode()).decode() for path, text in files}
+
+
+def verdict(host, root, **options):
+    return engine(host, root).read(document(**options))["units"]["off"]
+
+
+def test_a_unit_that_is_younger_than_its_files_is_left_alone(host, tmp_path):
+    assert verdict(host, tmp_path) == []
+
+
+def test_without_a_record_a_file_younger_than_the_unit_means_a_restart(host, tmp_path):
+    write(tmp_path, "etc/shop/a", "one", 1500)
+    assert verdict(host, tmp_path)[0]["after"] == {"state": "restarted"}
+
+
+def test_a_reload_is_enough_for_files_of_reload_on(host, tmp_path):
+    write(tmp_path, "etc/sites/a", "one", 1500)
+    assert verdict(host, tmp_path)[0]["after"] == {"state": "reloaded"}
+
+
+def test_what_a_read_saw_loaded_is_remembered_so_that_an_old_file_put_in_place_is_seen(host, tmp_path):
+    verdict(host, tmp_path)
+    write(tmp_path, "etc/shop/a", "two", 500)
+    assert verdict(host, tmp_path)[0]["because"] == ["/etc/shop/a"]
+
+
+def test_check_mode_remembers_nothing(host, tmp_path):
+    engine(host, tmp_path).read(document(), check=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_removed_file_is_seen(host, tmp_path):
+    verdict(host, tmp_path)
+    (tmp_path / "etc/shop/a").unlink()
+    assert verdict(host, tmp_path)[0]["because"] == ["/etc/shop/a"]
+
+
+def test_a_run_that_dies_before_the_restart_is_made_up_for(host, tmp_path):
+    verdict(host, tmp_path)
+    wanted = [("/etc/shop/a", "two")]
+    engine(host, tmp_path).apply(document(wanted), contents(*wanted))
+    again = engine(host, tmp_path).read(document(wanted))
+    assert again["tree"] == []
+    assert again["units"]["off"][0]["after"] == {"state": "restarted"}
+
+
+def test_a_hand_that_changed_and_loaded_a_file_does_not_fool_the_record(host, tmp_path):
+    verdict(host, tmp_path)
+    write(tmp_path, "etc/sites/a", "by hand, and reloaded by hand", 1500)
+    wanted = [("/etc/sites/a", "one")]
+    answer = engine(host, tmp_path).apply(document(wanted), contents(*wanted))
+    assert answer["units"]["off"][0]["after"] == {"state": "reloaded"}
+
+
+def test_once_settled_nothing_is_off(host, tmp_path):
+    wanted = [("/etc/shop/a", "two")]
+    engine(host, tmp_path).apply(document(wanted), contents(*wanted))
+    host.invocation, host.since = "second", 1.0
+    engine(host, tmp_path).settle(document(wanted), {"shop.service": "restarted"}, confirmed=False)
+    assert verdict(host, tmp_path, files=wanted) == []
+
+
+def test_a_reload_does_not_pass_for_a_restart(host, tmp_path):
+    verdict(host, tmp_path)
+    write(tmp_path, "etc/shop/a", "two", 500)
+    engine(host, tmp_path).settle(document(), {"shop.service": "reloaded"}, confirmed=False)
+    assert verdict(host, tmp_path)[0]["after"] == {"state": "restarted"}
+
+
+def test_a_unit_that_failed_after_its_restart_is_an_error_that_names_it(host, tmp_path):
+    host.state = "failed"
+    with pytest.raises(AnchorageError) as raised:
+        engine(host, tmp_path).settle(document(), {"shop.service": "restarted"}, confirmed=False)
+    assert raised.value.message.startswith("shop.service was restarted and has failed since")
+
+
+def test_check_mode_predicts_the_restart_that_a_planned_file_causes(host, tmp_path):
+    answer = engine(host, tmp_path).read(document([("/etc/shop/new", "x")]), check=True)
+    assert answer["units"]["off"][0] == {
+        "name": "shop.service",
+        "before": {"state": "active"},
+        "after": {"state": "restarted"},
+        "because": ["/etc/shop/new"],
+    }
+
+
+def test_a_unit_file_makes_the_manager_reload(host, tmp_path):
+    wanted = [("/etc/systemd/system/shop.service", "[Service]\n")]
+    assert engine(host, tmp_path).apply(document(wanted), contents(*wanted))["daemon_reload"]
+    assert ["systemctl", "daemon-reload"] in host.commands
+
+
+def test_what_changed_between_reading_and_installing_stops_it(host, tmp_path):
+    with pytest.raises(AnchorageError) as raised:
+        engine(host, tmp_path).apply(document([("/etc/shop/a", "two")]), {})
+    assert "changed on the host while it was worked on" in raised.value.message
+    assert (tmp_path / "etc/shop/a").read_text() == "one"
+
+
+def test_texts_of_secret_files_never_leave_the_host(host, tmp_path):
+    wanted = document([("/etc/shop/a", "two")])
+    wanted["files"][0]["secret"] = True
+    change = engine(host, tmp_path).read(wanted, texts=True)["tree"][0]
+    assert "text" not in change and "one" not in str(change)
+
+
+def test_packages_are_read_only_when_the_document_speaks_of_them(host, tmp_path):
+    (tmp_path / "var/lib/dpkg").mkdir(parents=True)
+    (tmp_path / "var/lib/dpkg/status").write_text("Package: a\nStatus: install ok unpacked\nVersion: 1\n")
+    assert engine(host, tmp_path).read(document())["packages"]["broken"] == []
+    assert engine(host, tmp_path).read(document(packages=["a1"]))["packages"]["broken"] == ["a"]
+
+
+REPOSITORY = {
+    "name": "r",
+    "uris": ["https://deb.example.com"],
+    "suites": ["x"],
+    "components": [],
+    "types": ["deb"],
+    "architectures": [],
+    "enabled": True,
+    "signed_by": "https://deb.example.com/key",
+    "fingerprint": "0" * 40,
+}
+
+
+def test_a_key_that_cannot_be_fetched_stops_it_before_any_repository_changes(host, tmp_path):
+    def fetch(url, timeout):
+        raise OSError("no route to host")
+
+    with pytest.raises(AnchorageError) as raised:
+        engine(host, tmp_path, fetch).repositories(document(repositories=[REPOSITORY]))
+    assert "the key of r could not be read from https://deb.example.com/key: no route to host" in raised.value.message
+    assert not (tmp_path / "etc/apt").exists()
+
+
+def test_a_key_that_is_not_the_pinned_one_is_refused(host, tmp_path):
+    with pytest.raises(AnchorageError):
+        engine(host, tmp_path, lambda url, timeout: io.BytesIO(b"something else")).repositories(document(repositories=[REPOSITORY]))
+    assert not (tmp_path / "etc/apt").exists()

@@ -1,0 +1,236 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+import pytest
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import Manager, activate, running
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
+
+from .engine_fakes import ME, PASSWORD, HostWorld, document, place
+
+PORTS = {"shop-server-blue": 9000, "shop-server-green": 9002}
+
+
+class Pm2Host(HostWorld):
+    """A host whose PM2 starts processes that listen at once, unless a test says otherwise of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: dict[str, int] = {}
+        self.deaf: set[str] = set()
+        self.dead: set[str] = set()
+        self.history: list[str] = []
+        self.next_pid = 100
+        self.strangers: list[tuple[str, int, int]] = []
+
+    def write_atomic(self, path, data, *, mode, uid=None, gid=None):
+        super().write_atomic(path, data, mode=mode, uid=uid, gid=gid)
+        if path.endswith("starting.json"):
+            pathlib.Path(path).write_bytes(data)
+
+    def _pm2(self, argv, call):
+        assert call["user"] == ME.pw_name and set(call["env"]) == {"PATH", "HOME", "PM2_HOME", "LANG"}, "PM2 dumps what it is called with"
+        if argv[1] == "jlist":
+            return Completed(0, f">>>> In-memory PM2 is out-of-date\n{json.dumps([{'name': name, 'pid': pid} for name, pid in self.table.items()])}", "")
+        if argv[1] == "start":
+            for entry in json.loads(self.files[argv[2]])["apps"]:
+                self._begin(entry)
+        if argv[1] == "delete":
+            self.history.append(f"stop {argv[2]}")
+            pid = self.table.pop(argv[2], None)
+            if pid is None:
+                return Completed(1, "", "[PM2][ERROR] Process or Namespace not found")
+            for store in (self.files, self.links):
+                for path in [path for path in store if path.startswith(f"/proc/{pid}/")]:
+                    del store[path]
+        self._sockets()
+        return Completed(0, "", "")
+
+    def _begin(self, entry):
+        name, release = entry["name"], entry["cwd"].split("/")[-2]
+        self.next_pid += 1
+        self.history.append(f"start {name} {release}")
+        self.table[name] = self.next_pid
+        if name not in self.dead:
+            environ = {"ANCHORAGE_RELEASE": release, "ANCHORAGE_PROCESS": name}
+            self.process(self.next_pid, environ=environ, sockets=[self.next_pid] if name in PORTS and name not in self.deaf else [])
+
+    def _sockets(self):
+        mine = [("127.0.0.1", PORTS[name], pid) for name, pid in self.table.items() if name in PORTS and name not in self.deaf | self.dead]
+        self.listen(*mine, *self.strangers)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """An app whose release r1 lives in slot blue, and whose r2 is staged and migrated."""
+    place(tmp_path, monkeypatch)
+    world = Pm2Host()
+    world.units.add(f"pm2-{ME.pw_name}.service")
+    app = App("shop", world, document(str(tmp_path / "home")))
+    for number in (1, 2):
+        app.journal.mark(f"r{number}", "staged", tree=f"t{number}")
+        world.marks.add(f"r{number}")
+    assert activate(app, Log(lambda line: None), release="r1") is True
+    world.history.clear()
+    return app, world, Log(lambda line: None)
+
+
+def flag(app):
+    return os.path.exists(app.layout.slot_flag)
+
+
+def test_the_first_release_serves_from_blue(shop):
+    app, world, _log = shop
+    assert (app.journal.live, app.journal.slot, flag(app)) == ("r1", "blue", False)
+    assert set(world.table) == {"shop-server-blue", "shop-worker-blue"} and running(app)
+
+
+def test_the_new_release_is_proven_beside_the_old_one_before_anything_stops(shop):
+    app, world, log = shop
+    assert activate(app, log, release="r2") is True
+    assert world.history == [
+        "start shop-server-green r2",
+        "stop shop-worker-blue",
+        "start shop-worker-green r2",
+        "stop shop-server-blue",
+    ]
+    assert (app.journal.live, app.journal.slot, app.journal.data["previous"], app.journal.data["tree"], flag(app)) == ("r2", "green", "r1", "t2", True)
+    boot = json.loads(world.files[app.layout.live_file])
+    assert [entry["name"] for entry in boot["apps"]] == ["shop-server-green", "shop-worker-green"]
+    assert world.written[app.layout.live_file]["mode"] == 0o640
+
+
+def test_nothing_that_pm2_is_told_holds_a_secret(shop):
+    app, world, log = shop
+    activate(app, log, release="r2")
+    told = [world.files[path] for path in (app.layout.live_file, f"{app.layout.pm2_home}/starting.json")]
+    assert all(PASSWORD not in text and "j" * 32 not in text for text in told)
+    assert not os.path.exists(f"{app.layout.pm2_home}/starting.json")
+
+
+def test_a_worker_that_may_overlap_is_stopped_last(shop):
+    app, world, log = shop
+    app.document["processes"][1]["overlap"] = True
+    activate(app, log, release="r2")
+    assert world.history[:2] == ["start shop-server-green r2", "start shop-worker-green r2"]
+    assert sorted(world.history[2:]) == ["stop shop-server-blue", "stop shop-worker-blue"]
+
+
+def test_what_serves_already_is_left_alone(shop):
+    app, world, log = shop
+    assert activate(app, log, release="r1") is False
+    assert world.history == []
+
+
+def test_a_release_whose_processes_died_is_brought_up_in_the_other_slot(shop):
+    app, world, log = shop
+    world._pm2(["pm2", "delete", "shop-worker-blue"], {"user": ME.pw_name, "env": Manager(app).environment})
+    world.history.clear()
+    assert not running(app)
+    assert activate(app, log, release="r1") is True
+    assert app.journal.slot == "green" and app.journal.data["previous"] is None and running(app)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda app, world: app.journal.data["releases"].pop("r2"), "Release r2 of shop is not staged on this host"),
+        (lambda app, world: world.marks.discard("r2"), "may not start: its database does not carry the mark"),
+        (lambda app, world: setattr(world, "database_up", False), "may not start: its database does not carry the mark"),
+    ],
+    ids=["not-staged", "not-migrated", "no-database"],
+)
+def test_the_gate_cannot_be_walked_around(shop, change, message):
+    app, world, log = shop
+    app.journal.mark("r2", "migrated")
+    change(app, world)
+    with pytest.raises(AnchorageError, match=message) as error:
+        activate(app, log, release="r2")
+    assert error.value.live == "shop release r1 in slot blue" and "Run deploy.yml without" in error.value.next_step
+    assert world.history == [] and app.journal.live == "r1"
+
+
+def unchanged(app, world):
+    """The old release serves from its slot, and nothing else is there."""
+    assert (app.journal.live, app.journal.slot, flag(app)) == ("r1", "blue", False)
+    assert set(world.table) == {"shop-server-blue", "shop-worker-blue"} and running(app)
+    assert app.journal.data["history"][-1]["event"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda world: world.deaf.add("shop-server-green"), "nobody listens on port 9002 yet"),
+        (lambda world: world.dead.add("shop-server-green"), "no process shop-server-green of release r2 is alive"),
+        (lambda world: world.dead.add("shop-worker-green"), "no process shop-worker-green of release r2 is alive"),
+    ],
+    ids=["deaf", "dead", "worker"],
+)
+def test_a_release_that_is_not_proven_leaves_the_old_one_as_it_was(shop, fault, message):
+    app, world, log = shop
+    fault(world)
+    with pytest.raises(AnchorageError, match=message) as error:
+        activate(app, log, release="r2")
+    assert error.value.live == "shop release r1 in slot blue" and error.value.what.startswith("proof of shop-")
+    assert "deploy.yml again" in error.value.next_step
+    unchanged(app, world)
+
+
+def test_a_stranger_on_the_port_is_no_proof(shop):
+    app, world, log = shop
+    world.process(77, environ={})
+    world.links["/proc/77/fd/3"] = "socket:[77]"
+    world.deaf.add("shop-server-green")
+    world.strangers = [("127.0.0.1", 9002, 77)]
+    with pytest.raises(AnchorageError, match=r"port 9002 belongs to another process \(77\)"):
+        activate(app, log, release="r2")
+    assert (app.journal.live, flag(app)) == ("r1", False)
+
+
+def test_a_failed_worker_takes_the_traffic_back_and_the_old_worker_returns(shop):
+    app, world, log = shop
+    world.dead.add("shop-worker-green")
+    with pytest.raises(AnchorageError):
+        activate(app, log, release="r2")
+    assert world.history[1:4] == ["stop shop-worker-blue", "start shop-worker-green r2", "start shop-worker-blue r1"]
+    switches = [entry["slot"] for entry in app.journal.data["history"] if entry["event"] == "switched"][-2:]
+    assert switches == ["green", "blue"]
+    unchanged(app, world)
+
+
+def test_what_an_interrupted_run_left_in_the_idle_slot_goes_first(shop):
+    app, world, log = shop
+    world._begin({"name": "shop-server-green", "cwd": "/x/r9/app"})
+    world.history.clear()
+    activate(app, log, release="r2")
+    assert world.history[:2] == ["stop shop-server-green", "start shop-server-green r2"]
+
+
+def test_the_daemon_is_the_units(shop):
+    app, world, log = shop
+    world.units.clear()
+    activate(app, log, release="r2")
+    commands = [call["argv"] for call in world.ran]
+    began = commands.index(["systemctl", "start", f"pm2-{ME.pw_name}.service"])
+    assert all(argv[0] != "pm2" for argv in commands[commands.index(["systemctl", "is-active", "--quiet", f"pm2-{ME.pw_name}.service"], began - 1) : began])
+
+
+def test_a_unit_of_pm2_that_does_not_start_is_named(shop):
+    app, world, log = shop
+    world.units.clear()
+    world._systemctl = lambda argv, call: Completed(1, "", "Job failed")
+    with pytest.raises(AnchorageError, match=f"pm2-{ME.pw_name}.service does not start: Job failed"):
+        activate(app, log, release="r2")
+    assert world.history == []
+
+
+def test_pm2s_words_before_its_json_are_skipped(shop):
+    app, world, _log = shop
+    assert Manager(app).names() == set(world.table)
