@@ -44,7 +44,7 @@ class AnchorageError(Exception):
 
     def text(self) -> str:
         """Return the whole error as one paragraph for people."""
-        parts = [self.message]
+        parts = [self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."]
         if self.what:
             parts.append(f"Broke: {self.what}.")
         if self.live:

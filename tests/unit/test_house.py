@@ -81,3 +81,8 @@ def test_the_readme_has_room_for_the_generated_table(role):
 def test_the_role_is_proven_on_real_hosts(role):
     scenario = "default" if role.name == "release" else role.name
     assert (ROOT / "molecule" / scenario / "verify.yml").is_file()
+
+
+def test_provisioning_brings_what_the_release_needs_in_the_one_transaction():
+    wiring = load(ROOT / "playbooks" / "group_vars" / "all" / "wiring.yml")
+    assert wiring["anchorage_release_packages"] == load(ROOT / "roles" / "release" / "vars" / "main.yml")["__release_packages"]
