@@ -64,7 +64,7 @@ def test_a_host_without_variables_has_its_name():
 
 
 def test_every_filter_of_the_wiring_exists_and_every_projection_is_wired():
-    used = set(re.findall(r"anchorage\.vps\.(\w+)", " ".join(WIRING.values())))
+    used = set(re.findall(r"anchorage\.vps\.(\w+)", " ".join(str(value) for value in WIRING.values())))
     assert set(FILTERS) <= used
     assert all((ROOT / "plugins" / "filter" / f"{name}.{kind}").exists() for name in used for kind in (["yml"] if name in FILTERS else ["py"]))
 
