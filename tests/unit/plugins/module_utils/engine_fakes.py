@@ -113,7 +113,15 @@ def document(home: str, **changes: t.Any) -> dict[str, t.Any]:
     """Return the document of a gated app with a server and a worker that may not overlap."""
     process = {"instances": 1, "memory_mb": 256, "env": {}, "stop_seconds": 5, "health": None}
     steady = {"path": None, "status": 200, "body": None, "deadline_seconds": 10, "interval_seconds": 1, "successes": 2}
-    server = {"name": "server", "command": ["node", "server.js"], "public": True, "overlap": True, "slots": {"blue": [9000], "green": [9002]}, **process, "health": steady}
+    server = {
+        "name": "server",
+        "command": ["node", "server.js"],
+        "public": True,
+        "overlap": True,
+        "slots": {"blue": [9000], "green": [9002]},
+        **process,
+        "health": steady,
+    }
     worker = {"name": "worker", "command": ["node", "worker.js"], "public": False, "overlap": False, "slots": None, **process, "health": steady}
     return {
         "name": "shop",

@@ -318,3 +318,13 @@ def within(seconds: float) -> t.Iterator[None]:
     yield
     took = time.monotonic() - start
     assert took < seconds, f"took {took:.2f} s, at most {seconds} s were allowed"
+
+
+def has_ipv6():
+    """Tell whether this machine has an IPv6 loopback address."""
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

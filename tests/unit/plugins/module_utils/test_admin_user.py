@@ -10,6 +10,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from ansible_collections.anchorage.vps.plugins.module_utils import admin_user
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
@@ -68,7 +69,9 @@ def test_what_lives_is_said_in_words(tmp_path):
 
 def test_a_sandbox_has_a_user_limits_and_its_own_unit(tmp_path):
     app, _world, _log = make(tmp_path)
-    command = app.sandboxed(["npm", "ci"], directory="/work", env={"B": "2", "A": "1"}, writable=["/work", "/cache"], memory_mb=700, timeout_seconds=60, name="install")
+    command = app.sandboxed(
+        ["npm", "ci"], directory="/work", env={"B": "2", "A": "1"}, writable=["/work", "/cache"], memory_mb=700, timeout_seconds=60, name="install"
+    )
     assert command[0] == "systemd-run" and command[-3:] == ["--", "npm", "ci"]
     for word in (
         "--unit=anchorage-shop-install",

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 import pytest
+
 from ansible_collections.anchorage.vps.plugins.module_utils import engine
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
@@ -152,9 +153,9 @@ def test_a_source_that_lies_on_the_host_is_not_sent_again(shop):
 def test_the_lock_names_its_owner_and_dies_with_it(shop):
     app, world, _log = shop
     world.files[app.layout.step] = json.dumps({"step": "migrate", "release": "r7", "started_at": world.now() - 42})
-    with engine.lock(app):
-        with pytest.raises(AnchorageError, match="Another step works on shop: migrate of release r7, started 42 s ago in anchorage-shop.service"), engine.lock(app):
-            pass
+    words = "Another step works on shop: migrate of release r7, started 42 s ago in anchorage-shop.service"
+    with engine.lock(app), pytest.raises(AnchorageError, match=words), engine.lock(app):
+        pass
     with engine.lock(app):
         pass
 

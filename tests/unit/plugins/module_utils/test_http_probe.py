@@ -16,7 +16,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.http_probe import Ex
 from ansible_collections.anchorage.vps.plugins.module_utils.processes import environment
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils import health_fakes as stubs
-from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import Authority, Stub, within
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import Authority, Stub, has_ipv6, within
 
 OK_BODY = Expectation(body="OK")
 
@@ -145,6 +145,7 @@ def test_a_large_body_is_no_fault_when_only_a_beginning_is_asked_for(serve):
     assert found.healthy and found.checks[0].evidence["truncated"] and found.checks[0].evidence["bytes"] == 65536
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
 def test_ipv6_only(serve):
     stub = serve(stubs.fine, family=socket.AF_INET6)
     assert ask(stub, url=f"http://[::1]:{stub.port}/health").healthy

@@ -78,7 +78,7 @@ class Lab(Depot):
 
     def document(self, url):
         self.asked.append(url)
-        package, _, version = url.split("/", 3)[3].partition("/")
+        package, _slash, version = url.split("/", 3)[3].partition("/")
         found = {"versions": self.registry[package]}
         return found["versions"][version] if version else found
 

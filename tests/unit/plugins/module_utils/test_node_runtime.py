@@ -74,7 +74,7 @@ def test_the_end_of_support_counts_from_the_day_after(version, now, expected):
 )
 def test_npm_fits_the_node_that_came_without_one(node, major):
     version, integrity = node_runtime.fitting_npm(node)
-    assert version.split(".")[0] == major
+    assert version.split(".", maxsplit=1)[0] == major
     assert node_runtime.parse_digest(integrity)[0] == "sha512"
 
 

@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.anchorage.vps.plugins.module_utils import processes
 from ansible_collections.anchorage.vps.plugins.module_utils.processes import Listener
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
-from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import FakeWorld
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import FakeWorld, has_ipv6
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,10 @@ def test_loopback(address, loopback):
     assert Listener(address, 9000, "1").loopback is loopback
 
 
-@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), pytest.param(socket.AF_INET6, "::1", marks=pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback"))],
+)
 def test_the_own_listening_socket_is_found_on_this_machine(family, host):
     with socket.socket(family) as sock:
         sock.bind((host, 0))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import PATIENCE, migrate
 

@@ -12,6 +12,7 @@ import stat
 import tarfile
 
 import pytest
+
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, checksums, stage

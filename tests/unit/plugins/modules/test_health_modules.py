@@ -12,7 +12,7 @@ from ansible_collections.anchorage.vps.plugins.modules import http_health, pm2_h
 from ansible_collections.anchorage.vps.tests.unit.plugins.modules.health_runner import run_module
 
 MODULES = {"http_health": http_health, "postgresql_health": postgresql_health, "redis_health": redis_health, "pm2_health": pm2_health}
-MINIMAL = {"http_health": {"url": "http://127.0.0.1:1/"}, "redis_health": {"login_port": 1}, "postgresql_health": {"login_host": "127.0.0.1"}}
+MINIMAL = {"http_health": {"url": "http://127.0.0.1:1/"}, "redis_health": {"login_port": 1}, "postgresql_health": {"login_host": "127.0.0.1", "psql": "false"}}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.filter.release import release_directories, release_files, release_sources
+
+SHOP = {
+    "name": "shop",
+    "user": "shop",
+    "group": "shop",
+    "home": "/srv/shop",
+    "source": {"kind": "path", "path": "../shop", "archive": None},
+    "database_url": "postgres://shop:sesame@db/shop",
+}
+BLOG = {"name": "blog", "user": "blog", "group": "blog", "home": "/srv/blog", "source": {"kind": "git", "path": None, "archive": None}}
+
+
+def test_directories_come_before_what_lies_in_them_and_each_once():
+    paths = [entry["path"] for entry in release_directories([SHOP, BLOG])]
+    assert len(paths) == len(set(paths))
+    for index, path in enumerate(paths):
+        parent = path.rpartition("/")[0]
+        assert parent not in paths or paths.index(parent) < index
+
+
+def test_what_may_hold_a_secret_is_closed():
+    modes = {entry["path"]: entry["mode"] for entry in release_directories([SHOP])}
+    assert modes["/etc/anchorage/apps"] == modes["/etc/anchorage/secrets"] == modes["/var/lib/anchorage/shop/log"] == modes["/srv/shop/incoming"] == "0700"
+
+
+def test_an_app_writes_nothing_of_its_home_but_what_is_shared():
+    owners = {entry["path"]: entry.get("owner", "root") for entry in release_directories([SHOP]) if entry["path"].startswith("/srv/shop")}
+    assert [path for path, owner in owners.items() if owner != "root"] == ["/srv/shop/shared"]
+
+
+def test_a_document_is_a_secret_file_of_root():
+    (entry,) = release_files([SHOP], "/etc/ssl/ca.crt")
+    assert (entry["path"], entry["mode"], entry["secret"]) == ("/etc/anchorage/apps/shop.json", "0600", True)
+    assert json.loads(entry["content"]) == {**SHOP, "extra_ca_file": "/etc/ssl/ca.crt"}
+
+
+def test_the_order_of_a_documents_keys_makes_no_difference():
+    assert release_files([SHOP]) == release_files([dict(reversed(SHOP.items()))])
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ({"kind": "path", "path": "../shop", "archive": None}, "/inventories/shop"),
+        ({"kind": "path", "path": "/abs/shop/", "archive": None}, "/abs/shop"),
+        ({"kind": "archive", "archive": "shop.tar.gz"}, "/inventories/demo/shop.tar.gz"),
+        ({"kind": "archive", "archive": "https://example.com/shop.tar.gz"}, None),
+        ({"kind": "git", "repo": "https://example.com/shop.git"}, None),
+    ],
+)
+def test_only_what_lies_on_the_controller_is_a_source_there(source, found):
+    assert release_sources([{"name": "shop", "source": source}], "/inventories/demo") == ({"shop": found} if found else {})
