@@ -36,7 +36,8 @@ class StepFailed(Exception):
 class ActionModule(ActionBase):
     """Runs one step for each app that needs it, one after the other."""
 
-    TRANSFERS_FILES = True
+    # A temporary directory costs two remote executions; _send() makes one where there is something to send.
+    TRANSFERS_FILES = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:

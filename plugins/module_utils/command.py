@@ -18,6 +18,17 @@ from .errors import AnchorageError
 from .world import World
 
 
+def say(text: str) -> None:
+    """Tell one line, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Tell what went wrong."""
+    sys.stderr.write(f"anchorage: {text}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     top = argparse.ArgumentParser(prog="anchorage", description="State and steps of the apps on this host.")
@@ -47,10 +58,10 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     try:
         return t.cast(int, globals()[f"_{options.command}"](options))
     except AnchorageError as error:
-        print(f"anchorage: {error.text()}", file=sys.stderr)
+        complain(error.text())
         return 1
     except PermissionError as error:
-        print(f"anchorage: {error.filename}: permission denied; run it as root.", file=sys.stderr)
+        complain(f"{error.filename}: permission denied; run it as root.")
         return 1
     except BrokenPipeError:
         return 1
@@ -65,20 +76,20 @@ def _status(options: argparse.Namespace) -> int:
     names = [options.app] if options.app else engine.apps(world)
     found = [engine.status(App(name, world)) for name in names]
     if options.json:
-        print(json.dumps(found, indent=1, sort_keys=True))
+        say(json.dumps(found, indent=1, sort_keys=True))
         return 0
     if not found:
-        print("No app was deployed to this host yet.")
+        say("No app was deployed to this host yet.")
     for app in found:
         health = "running" if app["running"] else "NOT RUNNING"
         place = f"live {app['live'] or 'nothing'} in slot {app['slot'] or '-'} since {_time(app['since'])}"
-        print(f"{app['app']}: {health}, {place}, previous {app['previous'] or '-'}")
+        say(f"{app['app']}: {health}, {place}, previous {app['previous'] or '-'}")
         step = app["last_step"]
         if step:
             state = "running" if step["finished_at"] is None else "ok" if step["ok"] else "FAILED"
-            print(f"  last step: {step['step']} of {step['release']}, {state}, started {_time(step['started_at'])}")
+            say(f"  last step: {step['step']} of {step['release']}, {state}, started {_time(step['started_at'])}")
             if step.get("text"):
-                print(f"  {step['text']}")
+                say(f"  {step['text']}")
     return 0 if all(app["running"] for app in found) else 1
 
 
@@ -86,12 +97,12 @@ def _releases(options: argparse.Namespace) -> int:
     app = App(options.app, World())
     entries = sorted(app.journal.data["releases"].values(), key=lambda entry: entry.get("staged_at", 0))
     if options.json:
-        print(json.dumps(entries, indent=1, sort_keys=True))
+        say(json.dumps(entries, indent=1, sort_keys=True))
         return 0
     for entry in entries:
         mark = "live" if entry["id"] == app.journal.live else "previous" if entry["id"] == app.journal.data["previous"] else ""
         times = " ".join(f"{state} {_time(entry.get(state + '_at'))}" for state in ("staged", "migrated", "proven"))
-        print(f"{entry['id']}  {mark:8}  {times}  {entry.get('version', '')} {entry.get('source', '')[:12]}")
+        say(f"{entry['id']}  {mark:8}  {times}  {entry.get('version', '')} {entry.get('source', '')[:12]}")
     return 0
 
 
@@ -107,7 +118,7 @@ def _logs(options: argparse.Namespace) -> int:
 
 def _step(options: argparse.Namespace) -> int:
     app = App(options.app, World())
-    log = Log(lambda line: print(line, flush=True))
+    log = Log(say)
     wish = {"release": options.release, "tree": options.tree, "source": options.source, "log": options.log}
     return 0 if engine.run_step(app, options.step, wish, log)["ok"] else 1
 

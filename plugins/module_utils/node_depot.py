@@ -49,7 +49,8 @@ class Depot(World):
             if self._ca_file:
                 context.load_verify_locations(self._ca_file)
             request = urllib.request.Request(url, headers={"Accept": accept, "User-Agent": "anchorage.vps"})
-            return urllib.request.urlopen(request, timeout=60, context=context)
+            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+            return opener.open(request, timeout=60)
         except urllib.error.HTTPError as error:
             raise AnchorageError(f"{public_address(url)} answered {error.code}.") from error
         except (OSError, ValueError) as error:

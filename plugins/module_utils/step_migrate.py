@@ -16,8 +16,11 @@ from .database import Database, Marks
 from .errors import AnchorageError
 from .release_plan import common_environment
 
-#: Seconds that a host which may not migrate waits for the one that does, beyond the migration's own limit.
+#: Seconds that a host which may not migrate waits while nobody holds the migration lock.
 PATIENCE = 60
+
+#: The keys of the lock of a database's migrations.
+LOCK = ("hashtext('anchorage')", "hashtext(current_database())")
 
 #: Seconds to wait for the database before giving up (Medusa alone would hang for 311 s on a closed port).
 REACH = 15
@@ -29,6 +32,8 @@ def migrate(app: App, log: Log, *, release: str) -> bool:
     :raises AnchorageError: when it failed; the release then cannot be started, and what runs keeps running.
     """
     try:
+        if not app.journal.says(release, "staged"):
+            raise AnchorageError(f"Release {release} of {app.name} is not staged on this host.", next_step="Run deploy.yml without --tags and --start-at-task.")
         if not app.gated:
             log.say(f"{app.name}: nothing to migrate")
             app.journal.mark(release, "migrated", migrated_by="nothing to migrate")
@@ -63,17 +68,27 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
 
 
 def _wait_for_the_migrator(app: App, log: Log, marks: Marks, release: str) -> None:
-    limit = app.document["migrate"]["timeout_seconds"] + PATIENCE
-    end = app.world.monotonic() + limit
+    """Wait for the mark as long as somebody migrates; where that one failed, there is nothing to wait for."""
+    now = app.world.monotonic
+    end, patience = now() + app.document["migrate"]["timeout_seconds"] + PATIENCE, now() + PATIENCE
     log.say(f"{app.name}: another host migrates release {release}; waiting for its mark")
     while not marks.has(app.name, release):
-        if app.world.monotonic() >= end:
+        if _is_locked(marks.database):
+            patience = now() + PATIENCE
+        if now() >= min(end, patience):
             raise AnchorageError(
-                f"No other host migrated release {release} of {app.name} within {limit} s.",
+                f"No other host migrated release {release} of {app.name}.",
                 what="gate",
                 next_step="Look at the migrating host's report above, then run deploy.yml again without --limit.",
             )
         app.world.sleep(1)
+
+
+def _is_locked(database: Database) -> bool:
+    """Tell whether somebody holds the migration lock of a database."""
+    own = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    keys = f"(classid, objid) = ({LOCK[0]}::oid, {LOCK[1]}::oid)"
+    return database.execute(f"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = ({own}) AND {keys}") == "t"
 
 
 @contextlib.contextmanager
@@ -86,7 +101,7 @@ def migration_lock(app: App, log: Log, database: Database) -> t.Iterator[None]:
         end = app.world.monotonic() + app.document["migrate"]["timeout_seconds"]
         told = False
         while True:
-            stdin.write("SELECT pg_try_advisory_lock(hashtext('anchorage'), hashtext(current_database()));\n")
+            stdin.write(f"SELECT pg_try_advisory_lock({LOCK[0]}, {LOCK[1]});\n")
             stdin.flush()
             answer = stdout.readline().strip()
             if answer == "t":

@@ -12,7 +12,6 @@ import os
 import posixpath
 import pwd
 import shutil
-import subprocess
 import tarfile
 import typing as t
 import urllib.request
@@ -80,15 +79,20 @@ def _lay_out(app: App, tree: str, release: str) -> None:
             )
     facts = {"release": release, "tree": tree, "app": app.name}
     app.world.write_atomic(f"{staging}/release.json", json.dumps(facts).encode(), mode=0o640, uid=0, gid=group)
-    sync_tree(staging)
+    sync_tree(app, staging)
     shutil.rmtree(target, ignore_errors=True)
     os.rename(staging, target)
     fsync_directory(os.path.dirname(target))
 
 
-def sync_tree(path: str) -> None:
-    """Bring a tree to the disk before a name points at it (a power cut after a rename otherwise leaves empty files)."""
-    subprocess.run(["sync", "-f", path], check=True, stdin=subprocess.DEVNULL)
+def sync_tree(app: App, path: str) -> None:
+    """Bring a tree to the disk before a name points at it (a power cut after a rename otherwise leaves empty files).
+
+    :raises AnchorageError: when the disk does not take it.
+    """
+    done = app.world.run(["sync", "-f", path], timeout=600)
+    if done.rc != 0:
+        raise AnchorageError(f"{path} cannot be written to the disk: {done.stderr.strip()[:200]}")
 
 
 class Builder:
@@ -308,7 +312,7 @@ class Builder:
         self._own(staging, user.pw_gid)
         manifest = {"tree": self.tree, "source": self.source_id, "dependencies": key, "files": checksums(staging)}
         self.app.world.write_atomic(f"{staging}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode(), mode=0o640, uid=0, gid=user.pw_gid)
-        sync_tree(staging)
+        sync_tree(self.app, staging)
         shutil.rmtree(built, ignore_errors=True)
         os.rename(staging, built)
         fsync_directory(os.path.dirname(built))
@@ -330,7 +334,7 @@ class Builder:
         self._run(prune_command(t.cast(str, self.manager), self.manager_version), name="prune", directory=self.root, seconds=600)
         os.rename(modules, f"{staging}/production/node_modules")
         self._own(staging, pwd.getpwnam(self.app.user).pw_gid)
-        sync_tree(staging)
+        sync_tree(self.app, staging)
         os.rename(staging, place)
         fsync_directory(os.path.dirname(place))
 
@@ -398,7 +402,7 @@ def download(url: str, sha256: str, target: str) -> None:
     temporary = f"{target}.part"
     sha = hashlib.sha256()
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, open(temporary, "wb") as stream:
+        with urllib.request.build_opener().open(url, timeout=60) as answer, open(temporary, "wb") as stream:
             for block in iter(lambda: answer.read(1 << 20), b""):
                 sha.update(block)
                 stream.write(block)

@@ -32,7 +32,7 @@ options:
   operation:
     description:
       - What to do.
-      - V(step) is the action plugin's: it plans, starts and follows O(step) for each of O(apps). The others are what it asks the host for.
+      - With V(step) the action plugin plans, starts and follows O(step) for each of O(apps). The others are what it asks the host for.
     type: str
     choices: [step, plan, start, follow, prune, status]
     default: step
