@@ -136,8 +136,8 @@ class Switch:
             switched = True
             self._hand_over_workers()
         except AnchorageError as error:
-            self._go_back(switched)
-            error.live = self.app.living()
+            lost = self._go_back(switched)
+            error.live = self.app.living() + (f", but {' and '.join(lost)} did not come back" if lost else "")
             error.what = error.what or "activate"
             error.next_step = error.next_step or "Read the log above, mend the release and run deploy.yml again."
             raise
@@ -162,16 +162,16 @@ class Switch:
         self.started += [instance.name for instance in wanted]
         self.manager.start([self._entry(instance, self.release) for instance in wanted])
         for instance in wanted:
-            self._prove(instance)
+            self._prove(instance, self.release)
 
-    def _prove(self, instance: Instance) -> None:
+    def _prove(self, instance: Instance, release: str) -> None:
         """Wait until exactly this release answers on its port, k times in a row; a process without port must stay."""
         options = instance.process.get("health") or STEADY
         address = listen_address(self.app.document, instance.process)
         wanted = Expectation(status=(options["status"],), body=options.get("body") or None)
 
         def ask(seconds: float) -> list[health.Check]:
-            checks = [self._identity(instance)]
+            checks = [self._identity(instance, release)]
             if instance.port is not None and options.get("path") and checks[0].healthy:
                 checks += probe(Target(f"http://{address}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
             return checks
@@ -183,25 +183,25 @@ class Switch:
             interval_seconds=options["interval_seconds"],
             successes=options["successes"],
         )
-        verdict = health.verdict(instance.name, watch, good=f"release {self.release} answers")
+        verdict = health.verdict(instance.name, watch, good=f"release {release} answers")
         if not verdict.healthy:
             raise AnchorageError(verdict.message, what=f"proof of {instance.name}", log=self._last_lines(instance))
         self.log.say(f"{self.app.name}: proven: {verdict.summary}")
 
-    def _identity(self, instance: Instance) -> health.Check:
+    def _identity(self, instance: Instance, release: str) -> health.Check:
         """The process on the port must be of this release: PM2 calls a process online that listens nowhere."""
         world = self.app.world
         owners = [
             pid
             for pid in processes.pids(world)
             if (processes.environment(world, pid) or {}).get("ANCHORAGE_PROCESS") == instance.name
-            and (processes.environment(world, pid) or {}).get("ANCHORAGE_RELEASE") == self.release
+            and (processes.environment(world, pid) or {}).get("ANCHORAGE_RELEASE") == release
         ]
         if not owners:
             return health.judge(
                 "identity",
                 False,
-                cause=f"no process {instance.name} of release {self.release} is alive",
+                cause=f"no process {instance.name} of release {release} is alive",
                 advice=f"/var/log/pm2/{self.app.user}/{instance.name}.log",
             )
         if instance.port is None:
@@ -262,16 +262,24 @@ class Switch:
                 self.stopped.append(instance)
                 self.manager.delete([instance.name])
 
-    def _go_back(self, switched: bool) -> None:
-        """Undo: the proxy to the old slot, stopped workers back, the new processes away."""
+    def _go_back(self, switched: bool) -> list[str]:
+        """Undo: the proxy to the old slot, the new processes away, stopped workers back. Returns those that did not come back."""
         self.log.say(f"{self.app.name}: going back to {self.old or 'nothing'}")
         if switched and self.old_slot is not None:
             self._point_proxy(self.old_slot)
+        present = self.manager.names()
+        self.manager.delete([name for name in reversed(self.started) if name in present])
+        lost = []
         if self.stopped and self.old is not None:
             self.manager.start([self._entry(instance, self.old) for instance in self.stopped])
-        present = self.manager.names()
-        self.manager.delete([name for name in self.started if name in present])
+            for instance in self.stopped:
+                try:
+                    self._prove(instance, self.old)
+                except AnchorageError as problem:
+                    self.log.say(f"{self.app.name}: {problem.message}")
+                    lost.append(instance.name)
         self.app.journal.note("failed", self.release)
+        return lost
 
     def _confirm(self) -> None:
         """Write down what is live, for the next boot and the next run; then retire the old slot."""
