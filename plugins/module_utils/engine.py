@@ -221,10 +221,13 @@ def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str,
     """
     end = app.world.monotonic() + wait_seconds
     while True:
+        # In this order: once the unit is gone, the step has written its last word.
+        active = unit_active(app)
         step = read_step(app)
         finished = step.get("finished_at") is not None and step.get("log") == log
-        active = not finished and unit_active(app)
-        lines, offset_now = _read_lines(log, offset, whole=not active)
+        lines, offset_now, more = _read_lines(log, offset, whole=finished or not active)
+        if more:
+            return {"running": True, "lines": lines, "offset": offset_now, "outcome": None}
         if finished:
             return {"running": False, "lines": lines, "offset": offset_now, "outcome": step}
         if not active:
@@ -241,17 +244,19 @@ def _died(app: App, step: dict[str, t.Any]) -> dict[str, t.Any]:
     return {**step, "ok": False, "changed": True, "error": error, "text": f"{message} Live now: {app.living()}. Next: {error['next_step']}"}
 
 
-def _read_lines(log: str, offset: int, *, whole: bool) -> tuple[list[str], int]:
-    """Return the complete lines behind an offset."""
+def _read_lines(log: str, offset: int, *, whole: bool) -> tuple[list[str], int, bool]:
+    """Return the complete lines behind an offset, where to go on, and whether there is more than one look returns."""
     try:
         with open(log, "rb") as stream:
             stream.seek(offset)
             data = stream.read(SLICE)
     except FileNotFoundError:
-        return [], offset
-    if not whole or len(data) == SLICE:
-        data = data[: data.rfind(b"\n") + 1]
-    return data.decode("utf-8", "replace").splitlines(), offset + len(data)
+        return [], offset, False
+    full = len(data) == SLICE
+    if full or not whole:
+        end = data.rfind(b"\n") + 1
+        data = data[: end or (SLICE if full else 0)]
+    return data.decode("utf-8", "replace").splitlines(), offset + len(data), full
 
 
 def apps(world: World) -> list[str]:

@@ -274,15 +274,34 @@ def test_a_step_that_was_killed_is_a_failure_and_not_a_silence(running):
     assert answer["outcome"]["ok"] is False and "ended without a word" in answer["outcome"]["text"] and "Run deploy.yml again" in answer["outcome"]["text"]
 
 
-def test_a_long_log_comes_in_slices(running):
+def test_a_step_that_ends_while_we_look_has_not_died(running):
+    """The record is read after the unit: what ended between the two looks has written its last word."""
     app, world, log = running
-    log.write_text("x" * 99 + "\n" + ("y" * 99 + "\n") * 2000)
+    asked = world._systemctl
+
+    def systemctl(argv, call):
+        answer = asked(argv, call)
+        if argv[1] == "is-active" and len(world.slept) == 2:
+            finish(app, world, ok=True)
+            return Completed(3, "", "")
+        return answer
+
+    world._systemctl = systemctl
+    assert engine.follow(app, log=str(log), offset=0, wait_seconds=10)["outcome"]["ok"] is True
+
+
+@pytest.mark.parametrize("text", ["x" * 99 + "\n" + ("y" * 99 + "\n") * 2000, "z" * 200_000 + "\nend\n"], ids=["many", "one-long-line"])
+def test_a_long_log_comes_in_slices_to_its_end(running, text):
+    app, world, log = running
+    log.write_text(text)
     finish(app, world, ok=True)
-    offset, lines, rounds = 0, [], 0
-    while rounds < 10 and len(lines) < 2001:
+    offset, said, rounds = 0, "", 0
+    while rounds < 10:
         answer = engine.follow(app, log=str(log), offset=offset, wait_seconds=1)
-        offset, lines, rounds = answer["offset"], lines + answer["lines"], rounds + 1
-    assert len(lines) == 2001 and rounds == 4
+        offset, said, rounds = answer["offset"], said + "".join(answer["lines"]), rounds + 1
+        if not answer["running"]:
+            break
+    assert said == text.replace("\n", "") and rounds == 4 and answer["outcome"]["ok"] is True
 
 
 # -- state

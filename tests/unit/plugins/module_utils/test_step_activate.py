@@ -200,10 +200,26 @@ def test_a_failed_worker_takes_the_traffic_back_and_the_old_worker_returns(shop)
     world.dead.add("shop-worker-green")
     with pytest.raises(AnchorageError):
         activate(app, log, release="r2")
-    assert world.history[1:4] == ["stop shop-worker-blue", "start shop-worker-green r2", "start shop-worker-blue r1"]
+    assert world.history == [
+        "start shop-server-green r2",
+        "stop shop-worker-blue",
+        "start shop-worker-green r2",
+        "stop shop-worker-green",
+        "stop shop-server-green",
+        "start shop-worker-blue r1",
+    ], "two workers are never there at once"
     switches = [entry["slot"] for entry in app.journal.data["history"] if entry["event"] == "switched"][-2:]
     assert switches == ["green", "blue"]
     unchanged(app, world)
+
+
+def test_an_old_worker_that_does_not_come_back_is_said(shop):
+    app, world, log = shop
+    world.dead |= {"shop-worker-green", "shop-worker-blue"}
+    with pytest.raises(AnchorageError) as error:
+        activate(app, log, release="r2")
+    assert error.value.live == "shop release r1 in slot blue, but shop-worker-blue did not come back"
+    assert "shop-worker-green" in error.value.message, "the cause is the new release's"
 
 
 def test_what_an_interrupted_run_left_in_the_idle_slot_goes_first(shop):
