@@ -106,20 +106,27 @@ def wanted(arguments: argparse.Namespace) -> list[options.Host]:
     return hosts
 
 
+def containers(label: str) -> list[dict]:
+    """Return the engine's records of all containers with one of our labels."""
+    names = engine.docker("ps", "--all", f"--filter=label=anchorage.{label}", "--format={{.Names}}").split()
+    return engine.inspect("container", *sorted(names))
+
+
 def status() -> None:
     """Print every container of every lab."""
-    names = engine.docker("ps", "--all", "--filter=label=anchorage.kind", "--format={{.Names}}").split()
-    for record in engine.inspect("container", *sorted(names)):
+    for record in containers("kind"):
         own = labels(record)
         state = "up" if record["State"]["Running"] else "stopped"
         print(f"{own.get('lab', '-'):<20} {own['kind']:<6} {own.get('host', '-'):<16} {own.get('suite', '-'):<9} {state}")
 
 
 def clean() -> None:
-    """Remove what this clone's labs and all labs together made."""
-    names = engine.docker("ps", "--all", "--filter=label=anchorage.lab", "--format={{.Names}}").split()
-    for lab in sorted({labels(r)["lab"] for r in engine.inspect("container", *names) if labels(r)["root"] == str(ROOT)}):
+    """Remove every lab of this clone; with the last lab of the machine go the package cache and the images too."""
+    for lab in sorted({labels(record)["lab"] for record in containers("lab") if labels(record)["root"] == str(ROOT)}):
         Lab(lab).down()
+    if containers("lab"):
+        images.say("another clone's labs still use the package cache and the images: both stay")
+        return
     cache.remove()
     made = engine.docker("images", "--filter=reference=anchorage-lab-*", "--format={{.Repository}}:{{.Tag}}").split()
     if made:

@@ -18,14 +18,19 @@ START_SECONDS = 90
 
 
 def docker(*arguments: str, text: str | None = None, data: bytes | None = None, timeout: float | None = None) -> str:
-    """Run one docker command and return what it printed; a failure is a LabError with its last line."""
+    """Run one docker command and return what it printed; a failure is a LabError that says why."""
     given = data if data is not None else (text.encode() if text is not None else None)
     stdin = subprocess.DEVNULL if given is None else None
     done = subprocess.run(["docker", *arguments], input=given, stdin=stdin, capture_output=True, timeout=timeout, check=False)
     if done.returncode:
-        said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines() or ["nothing"]
-        raise LabError(f"docker {' '.join(arguments[:2])} failed ({done.returncode}): {said[-1]}")
+        raise LabError(f"docker {' '.join(arguments[:2])} failed ({done.returncode}): {cause((done.stderr or done.stdout).decode(errors='replace'))}")
     return done.stdout.decode(errors="replace")
+
+
+def cause(said: str) -> str:
+    """Pick the line that says why out of what docker printed: the daemon's own answer, else the last line."""
+    lines = said.strip().splitlines() or ["nothing was said"]
+    return next((line for line in lines if line.startswith("Error response from daemon")), lines[-1])
 
 
 def answers(*arguments: str, timeout: float = 20) -> bool:

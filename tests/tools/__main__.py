@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import os
+import signal
 import sys
 import time
 
@@ -45,6 +46,8 @@ def main(names: list[str]) -> int:
     if unknown or not names:
         print(f"unknown part {', '.join(unknown)}: there are {', '.join(parts.PARTS)}", file=sys.stderr)
         return 2
+    # Whoever stops us stops the running case too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     os.chdir(cases.ROOT)
     cases.OUTPUT.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
