@@ -1,0 +1,3 @@
+'use strict';
+process.env.STUB_MODE = 'worker';
+require('./server');
