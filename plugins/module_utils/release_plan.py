@@ -43,9 +43,15 @@ def build_inputs(document: dict[str, t.Any], source_id: str) -> dict[str, t.Any]
     }
 
 
+def place_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what differs from host to host: where the app listens, and where it finds its services."""
+    services = [urllib.parse.urlsplit(document.get(key) or "") for key in SERVICES.values()]
+    return {"listen": document.get("listen_address") or "127.0.0.1", "services": [[parts.hostname, parts.query] for parts in services]}
+
+
 def tree_id(document: dict[str, t.Any], source_id: str, node: str) -> str:
-    """Name the built tree. It depends on the host's Node, since packages compile against it."""
-    return digest({**build_inputs(document, source_id), "node": node})
+    """Name what lies on one host: the build, the host's Node (packages compile against it), and the host's place."""
+    return digest({**build_inputs(document, source_id), "node": node, "place": place_inputs(document)})
 
 
 def portable(url: str | None) -> str | None:
@@ -64,7 +70,6 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         "services": [portable(document.get(key)) for key in SERVICES.values()],
         "migrate": (document.get("migrate") or {}).get("command"),
         "processes": [{key: process.get(key) for key in RUNTIME_KEYS} for process in document["processes"]],
-        "loopback": document.get("listen_address", "127.0.0.1") == "127.0.0.1",
     }
 
 

@@ -10,6 +10,7 @@ import pwd
 import re
 import socket
 import typing as t
+import urllib.parse
 
 from .app import App, Log
 from .database import Database, Marks
@@ -133,9 +134,7 @@ def _check_redis(app: App) -> None:
     url = app.document.get("redis_url")
     if not url:
         return
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
+    parts = urllib.parse.urlsplit(url)
     try:
         socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 6379), timeout=5).close()
     except OSError as error:

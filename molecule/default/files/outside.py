@@ -61,6 +61,21 @@ def logs_in():
     assert status == 200 and json.loads(text)["user"]["email"] == login["email"], status
 
 
+def uploads():
+    login = {"email": "admin@example.com", "password": os.environ["VERIFY_PASSWORD"]}
+    token = json.loads(ask("POST", "/auth/user/emailpass", login)[2])["token"]
+    part = b'--xyz\r\nContent-Disposition: form-data; name="files"; filename="proof.txt"\r\nContent-Type: text/plain\r\n\r\nkept\r\n--xyz--\r\n'
+    connection = Connection("127.0.0.1", int(PORTS["443"]), timeout=30)
+    headers = {"Host": NAME, "Authorization": f"Bearer {token}", "Content-Type": "multipart/form-data; boundary=xyz"}
+    connection.request("POST", "/admin/uploads", part, headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    assert answer.status == 200, (answer.status, text[:200])
+    path = "/static/" + json.loads(text)["files"][0]["url"].rsplit("/static/", 1)[1]
+    status, _headers, text = ask("GET", path)
+    assert (status, text) == (200, "kept"), (status, text[:200])
+
+
 def works():
     status, _headers, text = ask("POST", "/ops/pulses", {})
     assert status == 202, status
@@ -75,6 +90,6 @@ def works():
     raise AssertionError("no worker took the event within 60 s")
 
 
-for check in (redirects, serves, logs_in, works):
+for check in (redirects, serves, logs_in, uploads, works):
     check()
     print(f"{check.__name__}: ok")

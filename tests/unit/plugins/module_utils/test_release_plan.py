@@ -97,6 +97,16 @@ def test_each_process_gets_its_whole_environment():
     assert environment["NODE_EXTRA_CA_CERTS"] == "/etc/ca.crt"
 
 
+@pytest.mark.parametrize(
+    "place", [{"listen_address": "10.0.0.2"}, {"database_url": "postgres://shop:x@10.0.0.9:5432/shop?sslmode=no-verify"}], ids=["proxy", "database"]
+)
+def test_a_host_in_another_place_has_the_same_release_laid_out_anew(place):
+    here = changed(database_url="postgres://shop:x@127.0.0.1:5432/shop")
+    there = {**here, **place}
+    assert plan.release_id(here, "abc") == plan.release_id(there, "abc"), "one host's migration counts for all"
+    assert plan.tree_id(here, "abc", "20.19.2") != plan.tree_id(there, "abc", "20.19.2"), "its own address is in its environment"
+
+
 def test_only_public_processes_leave_loopback():
     document = changed(listen_address="10.0.0.2")
     server, worker = plan.instances(document, "blue")
