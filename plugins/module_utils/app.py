@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import typing as t
 
 from .database import Database, Marks
@@ -14,6 +15,9 @@ from .journal import Journal
 from .layout import COMMAND, DOCUMENTS, PATH, Layout
 from .release_plan import release_id, tree_id
 from .world import World
+
+#: Names the unit of the step in its environment, so that what it runs in units of its own ends with it.
+UNIT = "ANCHORAGE_UNIT"
 
 
 class App:
@@ -127,6 +131,8 @@ class App:
             "--property=OOMPolicy=continue",
             *[f"--property=ReadWritePaths={path}" for path in writable],
         ]
+        if os.environ.get(UNIT):
+            command += [f"--property=BindsTo={os.environ[UNIT]}", f"--property=After={os.environ[UNIT]}"]
         if memory_mb:
             command.append(f"--property=MemoryMax={memory_mb}M")
         command += [f"--setenv={key}={value}" for key, value in sorted(env.items())]

@@ -16,7 +16,7 @@ import shutil
 import typing as t
 
 from . import admin_user, release_plan
-from .app import App, Log
+from .app import UNIT, App, Log
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
 from .step_activate import activate, running
@@ -178,7 +178,7 @@ def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
         raise AnchorageError(
             f"Another step works on {app.name}: {describe_step(app)}.",
             live=app.living(),
-            next_step=f"Wait for it (journalctl -fu {app.layout.unit}), then run again.",
+            next_step=f"Wait for it (anchorage logs {app.name}), then run again.",
         )
     os.makedirs(app.layout.logs, exist_ok=True)
     log = f"{app.layout.logs}/{int(app.world.now() * 1000)}-{step}.log"
@@ -199,6 +199,7 @@ def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
             "--property=KillMode=mixed",
             "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "--setenv=LANG=C.UTF-8",
+            f"--setenv={UNIT}={app.layout.unit}",
             COMMAND,
             "step",
             step,
@@ -264,6 +265,13 @@ def apps(world: World) -> list[str]:
     return [name[: -len(".json")] for name in world.listdir(DOCUMENTS) if name.endswith(".json")]
 
 
+def _last_step(app: App, step: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what is told of the last step; one that nobody runs any more although it did not end has died."""
+    if step.get("finished_at") is None and not unit_active(app):
+        step = {**_died(app, step), "finished_at": step["started_at"]}
+    return {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at", "seconds", "text")}
+
+
 def status(app: App) -> dict[str, t.Any]:
     """Return what is live, and what the last step was."""
     live = app.journal.release(app.journal.live) if app.journal.live else {}
@@ -277,7 +285,7 @@ def status(app: App) -> dict[str, t.Any]:
         "version": live.get("version"),
         "since": live.get("proven_at"),
         "running": running(app),
-        "last_step": {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at", "seconds", "text")} if step else None,
+        "last_step": _last_step(app, step) if step else None,
         "releases": sorted(app.journal.data["releases"]),
     }
 

@@ -186,7 +186,7 @@ class NodeHost:
         """Return name, address and digest of the archive to unpack."""
         if self.wanted.source == "archive":
             if not self.wanted.url or not self.wanted.checksum:
-                raise AnchorageError("The source archive needs an address and a checksum.", next_step="Set nodejs_archive_url and nodejs_archive_checksum.")
+                raise AnchorageError("The source archive needs an address and a checksum.", next_step="Set nodejs_archive_url and nodejs_archive_sha256.")
             parse_digest(self.wanted.checksum)
             return os.path.basename(public_address(self.wanted.url)), self.wanted.url, self.wanted.checksum
         package = platform_package(self.depot.machine())

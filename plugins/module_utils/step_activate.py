@@ -128,6 +128,8 @@ class Switch:
     def run(self) -> bool:
         """Do it, or leave everything as it was."""
         self.manager.require_unit()
+        if self.old_slot is None:
+            self.slot = other_slot(self._slot_of_the_proxy())
         self._clear_idle_slot()
         switched = False
         try:
@@ -143,6 +145,12 @@ class Switch:
             raise
         self._confirm()
         return True
+
+    def _slot_of_the_proxy(self) -> str | None:
+        """Return the slot that the proxy uses if processes live in it; a journal that was lost does not know, and they must not be stopped."""
+        slot = "green" if self.app.world.exists(self.app.layout.slot_flag) else "blue"
+        alive = {instance.name for instance in instances(self.app.document, slot)} & self.manager.names()
+        return slot if alive else None
 
     def _clear_idle_slot(self) -> None:
         """Remove what an interrupted run left in the slot that is to be used."""
