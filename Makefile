@@ -42,6 +42,10 @@ molecule: ## one scenario for each role, and the whole VPS (SCENARIO=base for on
 lint sanity unit build integration molecule: $(READY)
 	@$(TEST) $@
 
+faults: $(READY) ## the slow part of the fault tests, on hosts of its own (KEEP_LAB=1 keeps them, FAULT=name for one)
+	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/release -m fault -ra \
+	  --junitxml=tests/output/faults.xml $(if $(FAULT),-k $(FAULT))
+
 bench: $(READY) ## measure provision and site against a shell script and a ping
 	@$(VENV)/bin/python -m tests.bench
 
@@ -79,4 +83,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults bench format docs pins clean lab-clean .venv

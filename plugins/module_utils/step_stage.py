@@ -80,9 +80,18 @@ def _lay_out(app: App, tree: str, release: str) -> None:
     facts = {"release": release, "tree": tree, "app": app.name}
     app.world.write_atomic(f"{staging}/release.json", json.dumps(facts).encode(), mode=0o640, uid=0, gid=group)
     sync_tree(app, staging)
-    shutil.rmtree(target, ignore_errors=True)
+    replace_directory(staging, target)
+
+
+def replace_directory(staging: str, target: str) -> None:
+    """Put a directory in another one's place, which is away for no longer than a rename takes."""
+    aside = f"{target}.old"
+    shutil.rmtree(aside, ignore_errors=True)
+    if os.path.isdir(target):
+        os.rename(target, aside)
     os.rename(staging, target)
     fsync_directory(os.path.dirname(target))
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sync_tree(app: App, path: str) -> None:
@@ -313,9 +322,7 @@ class Builder:
         manifest = {"tree": self.tree, "source": self.source_id, "dependencies": key, "files": checksums(staging)}
         self.app.world.write_atomic(f"{staging}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode(), mode=0o640, uid=0, gid=user.pw_gid)
         sync_tree(self.app, staging)
-        shutil.rmtree(built, ignore_errors=True)
-        os.rename(staging, built)
-        fsync_directory(os.path.dirname(built))
+        replace_directory(staging, built)
 
     def _keep_dependencies(self, key: str) -> None:
         place = self.app.layout.dependencies(key)
