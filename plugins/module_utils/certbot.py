@@ -191,6 +191,10 @@ def what_is_live(world: TlsWorld, settings: Settings, name: str) -> str:
     return f"the certificate {certificate.serial} of {name}, {certificate.days_left(world.now()):g} days left"
 
 
+#: An authority may refuse a nonce for no fault of the client, which should ask again (RFC 8555, 6.5); certbot does so once only.
+STALE_NONCE = "anti-replay nonce"
+
+
 def issue(world: TlsWorld, wanted: Wanted, settings: Settings, reason: str, *, first: bool) -> None:
     """Ask the authority for one certificate, or say why it gave none."""
     commands = [certonly(wanted, settings, force=not first)]
@@ -199,6 +203,8 @@ def issue(world: TlsWorld, wanted: Wanted, settings: Settings, reason: str, *, f
         commands.insert(0, certonly(wanted, settings, rehearse=True))
     for argv in commands:
         result = world.run(argv, env=environment(settings, dict(os.environ)), timeout=ISSUE_SECONDS)
+        if result.rc != 0 and STALE_NONCE in result.stdout + result.stderr:
+            result = world.run(argv, env=environment(settings, dict(os.environ)), timeout=ISSUE_SECONDS)
         if result.rc != 0:
             reply = cause(result.stdout + "\n" + result.stderr)
             raise AnchorageError(

@@ -136,6 +136,18 @@ def test_a_refusal_names_the_cause_and_what_is_live(world: FakeWorld) -> None:
     assert world.files["/etc/nginx/tls/shop/fullchain.pem"] == bootstrap
 
 
+@pytest.mark.parametrize(("stale", "good"), [(1, True), (2, False)])
+def test_a_refused_nonce_is_asked_for_once_more(world: FakeWorld, stale: int, good: bool) -> None:
+    left = [Completed(1, "", "JWS has an invalid anti-replay nonce: abc")] * stale
+    world.authority = lambda argv: left.pop() if left else world.issue(argv)
+    if good:
+        assert converge(world, SHOP)["changed"]
+    else:
+        with pytest.raises(AnchorageError, match="anti-replay nonce"):
+            converge(world, SHOP)
+    assert len(asked(world)) == 2
+
+
 def test_one_refusal_holds_no_other_certificate_back(world: FakeWorld) -> None:
     def authority(argv: list[str]) -> Completed:
         return Completed(1, "", REFUSAL) if "bad" in argv else world.issue(argv)
