@@ -159,7 +159,7 @@ def test_a_host_comes_back_with_the_live_release(shop):
     for how in ("reboot", "power-cut"):
         shop.host.command(how, shop.host.lab, shop.host.name)
         until(lambda: shop.host.state()["running"], "the release", 90)
-        after = until(lambda: shop.host.serving(), "the site")
+        after = until(shop.host.serving, "the site")
         after.check()
         assert (after.live, after.slot) == (before.live, before.slot)
         assert shop.host.shell("systemctl is-system-running --wait || true").strip() == "running"

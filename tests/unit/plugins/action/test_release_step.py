@@ -47,8 +47,8 @@ class Action(release_step.ActionModule):
             raise answer
         return answer
 
-    def _transfer_file(self, local, remote):
-        self.sent.append(remote)
+    def _transfer_file(self, local_path, remote_path):
+        self.sent.append(remote_path)
 
     def _print(self, name, lines):
         self.printed += lines
