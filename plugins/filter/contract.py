@@ -79,6 +79,7 @@ class FilterModule:
             views.app_urls,
             views.base_firewall_allow,
             views.certbot_certificates,
+            views.host_roles,
             views.nginx_sites,
             views.pm2_users,
             views.postgresql_client_addresses,

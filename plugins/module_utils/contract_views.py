@@ -33,6 +33,23 @@ def topology(groups: t.Mapping[str, t.Sequence[str]], address_of: t.Callable[[st
     return {group: [{"name": name, "address": address_of(name)} for name in names] for group, names in places.items()}
 
 
+def host_roles(contract: Data, host: str) -> list[str]:
+    """Return the roles that have something to do on a host, in the order in which they do it."""
+    apps = _apps(contract)
+    here = [app for app in apps if app["runtime"] == "pm2" and host in app["hosts"]]
+    sites = [app for app in apps if app["domains"] and _is_proxy(contract, host)]
+    needed = {
+        "base": True,
+        "postgresql": any(app["database"]["host"] == host for app in apps),
+        "redis": any(app["redis"]["host"] == host for app in apps),
+        "nodejs": bool(here),
+        "pm2": bool(here),
+        "nginx": bool(sites),
+        "certbot": any(app["tls"]["mode"] == "acme" for app in sites),
+    }
+    return [role for role, wanted in needed.items() if wanted]
+
+
 def app_secrets(contract: Data, host: str) -> list[Data]:
     """Return what must be generated for the apps whose secrets this host keeps."""
     wanted = []

@@ -242,3 +242,21 @@ def test_a_site_of_two_instances_has_two_upstreams():
 
 def test_the_topology_of_a_contract_is_kept():
     assert ALONE["topology"] == ONE_HOST
+
+
+class TestHostRoles:
+    @pytest.mark.parametrize("contract", [ALONE, SPREAD, MIXED], ids=["alone", "spread", "mixed"])
+    def test_a_role_has_work_exactly_where_its_input_is_not_empty(self, contract):
+        for host in {place["name"] for places in contract["topology"].values() for place in places}:
+            inputs = {
+                "postgresql": views.postgresql_databases(contract, SECRETS, host),
+                "redis": views.redis_instances(contract, SECRETS, host),
+                "nodejs": views.pm2_users(contract, host),
+                "pm2": views.pm2_users(contract, host),
+                "nginx": views.nginx_sites(contract, host),
+                "certbot": views.certbot_certificates(contract, host),
+            }
+            assert views.host_roles(contract, host) == ["base", *(role for role, given_input in inputs.items() if given_input)]
+
+    def test_one_host_is_everything(self):
+        assert views.host_roles(ALONE, "vps") == ["base", "postgresql", "redis", "nodejs", "pm2", "nginx", "certbot"]
