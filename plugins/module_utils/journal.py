@@ -17,9 +17,6 @@ from .errors import AnchorageError
 SCHEMA = 1
 HISTORY = 200
 
-#: What can be said of a release, in the order in which it is said.
-STATES = ("staged", "migrated", "proven")
-
 
 class Store(t.Protocol):
     """The part of World that the journal needs."""

@@ -129,7 +129,8 @@ class Switch:
         """Do it, or leave everything as it was."""
         self.manager.require_unit()
         if self.old_slot is None:
-            self.slot = other_slot(self._slot_of_the_proxy())
+            self.old_slot, self.old = self._what_the_proxy_uses()
+            self.slot = other_slot(self.old_slot)
         self._clear_idle_slot()
         switched = False
         try:
@@ -146,11 +147,15 @@ class Switch:
         self._confirm()
         return True
 
-    def _slot_of_the_proxy(self) -> str | None:
-        """Return the slot that the proxy uses if processes live in it; a journal that was lost does not know, and they must not be stopped."""
+    def _what_the_proxy_uses(self) -> tuple[str | None, str | None]:
+        """Return the slot that the proxy uses and the release that lives in it: a lost journal does not know, and it must serve on."""
         slot = "green" if self.app.world.exists(self.app.layout.slot_flag) else "blue"
-        alive = {instance.name for instance in instances(self.app.document, slot)} & self.manager.names()
-        return slot if alive else None
+        names = {instance.name for instance in instances(self.app.document, slot)}
+        for pid in processes.pids(self.app.world):
+            environment = processes.environment(self.app.world, pid) or {}
+            if environment.get("ANCHORAGE_PROCESS") in names:
+                return slot, environment.get("ANCHORAGE_RELEASE")
+        return None, None
 
     def _clear_idle_slot(self) -> None:
         """Remove what an interrupted run left in the slot that is to be used."""

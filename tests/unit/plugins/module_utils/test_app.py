@@ -88,6 +88,15 @@ def test_a_sandbox_has_a_user_limits_and_its_own_unit(tmp_path):
     assert not any("MemoryMax" in word for word in unlimited)
 
 
+def test_what_a_step_runs_ends_with_the_step(tmp_path, monkeypatch):
+    app, _world, _log = make(tmp_path)
+    options = {"directory": "/", "env": {}, "writable": [], "memory_mb": None, "timeout_seconds": 1, "name": "x"}
+    assert not any("BindsTo" in word for word in app.sandboxed(["true"], **options)), "a step run by hand has no unit"
+    monkeypatch.setenv("ANCHORAGE_UNIT", "anchorage-shop.service")
+    command = app.sandboxed(["true"], **options)
+    assert "--property=BindsTo=anchorage-shop.service" in command and "--property=After=anchorage-shop.service" in command
+
+
 def test_what_a_process_is_started_with_is_for_the_apps_group_only(tmp_path):
     app, world, _log = make(tmp_path)
     app.write_exec("/run/x.json", argv=["node", "x"], cwd="/srv", env={"PASSWORD": PASSWORD}, gid=ME.pw_gid)

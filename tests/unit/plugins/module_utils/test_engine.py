@@ -318,6 +318,17 @@ def test_status_tells_what_is_live_and_what_ran_last(shop):
     assert engine.status(app)["running"] is False
 
 
+def test_status_does_not_call_a_dead_step_running(shop):
+    app, world, _log = shop
+    record = {"step": "stage", "release": "r9", "started_at": world.now(), "finished_at": None}
+    world.files[app.layout.step] = json.dumps(record)
+    world.units.add(app.layout.unit)
+    assert engine.status(app)["last_step"]["finished_at"] is None
+    world.units.clear()
+    told = engine.status(app)["last_step"]
+    assert told["finished_at"] is not None and told["ok"] is False and "ended without a word" in told["text"]
+
+
 def test_pruning_keeps_the_live_the_previous_and_what_they_stand_on(tmp_path, monkeypatch):
     place(tmp_path, monkeypatch)
     app = App("shop", World(), document(str(tmp_path / "home"), keep_releases=3))

@@ -116,6 +116,24 @@ def test_nothing_that_pm2_is_told_holds_a_secret(shop):
     assert not os.path.exists(f"{app.layout.pm2_home}/starting.json")
 
 
+def test_after_a_lost_journal_what_serves_goes_on_until_the_new_release_is_proven(shop):
+    app, world, log = shop
+    app.journal.data.update(live=None, slot=None, previous=None)
+    assert activate(app, log, release="r2") is True
+    assert world.history[:3] == ["start shop-server-green r2", "stop shop-worker-blue", "start shop-worker-green r2"]
+    assert (app.journal.live, app.journal.slot, flag(app)) == ("r2", "green", True)
+
+
+def test_after_a_lost_journal_a_failed_worker_brings_back_what_served(shop):
+    app, world, log = shop
+    app.journal.data.update(live=None, slot=None, previous=None)
+    world.dead.add("shop-worker-green")
+    with pytest.raises(AnchorageError):
+        activate(app, log, release="r2")
+    assert set(world.table) == {"shop-server-blue", "shop-worker-blue"} and flag(app) is False
+    assert world.history[-1] == "start shop-worker-blue r1"
+
+
 def test_a_worker_that_may_overlap_is_stopped_last(shop):
     app, world, log = shop
     app.document["processes"][1]["overlap"] = True
