@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.host_state import done_to
 from ansible_collections.anchorage.vps.plugins.module_utils.host_state_spec import (
     ARGUMENT_SPEC,
     normalise,
@@ -29,6 +30,8 @@ AGENT = "anchorage.vps.host_state_agent"
 CACHE_SECONDS = 3600
 LOCK_SECONDS = 300
 GRACE_SECONDS = 45
+#: Contents of files that go along with the read, so that what is off can be put right in the same execution.
+OFFER_BYTES = 64 * 1024
 HIDDEN = "(secret content hidden)\n"
 _FETCH_PROBLEMS = ("fetch", "404", "no package matching", "unable to locate", "hash sum mismatch")
 
@@ -184,31 +187,32 @@ class ActionModule(ActionBase):
     # Deciding
 
     def _converge(self, document: Result, contents: t.Mapping[str, bytes]) -> None:
-        seen = self._remote("read", document, texts=self._task.diff)
+        offered = None if self._task.check_mode or sum(map(len, contents.values())) > OFFER_BYTES else _encoded(contents)
+        seen = self._remote("read", document, texts=self._task.diff, contents=offered)
         self._notes += seen["notes"]
         if self._task.check_mode:
             self._predict(document, contents, seen)
             return
-        fresh = self._provide_packages(document, seen)
-        fresh = self._provide_accounts(document, seen) or fresh
         armed = seen.get("confirm") == "pending"
-        units = seen["units"]
-        fresh = fresh and any(document[kind] for kind in ("users", "directories", "files", "links", "absent", "units"))
-        if fresh or seen["tree"] or seen["strays"] or units["daemon_reload"]:
-            paths = list(contents) if fresh else [change["path"] for change in seen["tree"] if change["path"] in contents]
-            answer = self._remote("apply", document, contents={path: base64.b64encode(contents[path]).decode() for path in paths if path in contents})
-            self._tell_tree(answer["changes"], seen["tree"], contents)
-            if answer["daemon_reload"]:
+        applied = seen.get("applied")
+        if applied is None:
+            fresh = self._provide_packages(document, seen)
+            fresh = self._provide_accounts(document, seen) or fresh
+            fresh = fresh and any(document[kind] for kind in ("users", "directories", "files", "links", "absent", "units"))
+            units = seen["units"]
+            if fresh or seen["tree"] or seen["strays"] or units["daemon_reload"] or units["off"] or units["unknown"]:
+                wanted = contents if fresh else {change["path"]: contents[change["path"]] for change in seen["tree"] if change["path"] in contents}
+                applied = self._remote("apply", document, contents=_encoded(wanted), act=not armed)
+        if applied is not None:
+            self._tell_tree(applied["changes"], seen["tree"], contents)
+            if applied["daemon_reload"]:
                 self._changes.append({"kind": "manager", "name": "systemd", "before": None, "after": "reloaded"})
-            self._notes += answer["notes"]
-            armed = armed or answer["armed"]
-            units = answer["units"]
+            self._notes += applied["notes"]
+            armed = armed or applied["armed"]
+            if not armed:
+                self._tell_acted(applied)
         if armed:
-            self._settle_under_timer(document, units)
-        else:
-            acted = self._provide_units(document, units)
-            if acted:
-                self._remote("settle", document, acted=acted, confirmed=False)
+            self._settle_under_timer(document)
 
     def _predict(self, document: Result, contents: t.Mapping[str, bytes], seen: Result) -> None:
         packages = seen["packages"]
@@ -226,8 +230,7 @@ class ActionModule(ActionBase):
             self._notes += [f"not predicted: {name}, {reason}" for name in seen["units"]["unknown"]]
         else:
             if seen["validators"]:
-                encoded = {path: base64.b64encode(content).decode() for path, content in contents.items()}
-                self._notes += self._remote("apply", document, contents=encoded)["notes"]
+                self._notes += self._remote("apply", document, contents=_encoded(contents), act=False)["notes"]
             planned = {os.path.basename(change["path"]) for change in seen["tree"]}
             for name in seen["units"]["unknown"]:
                 if name in planned or f"{name.partition('@')[0]}@.service" in planned:
@@ -284,33 +287,12 @@ class ActionModule(ActionBase):
                 self._tell(kind[:-1], change["name"], change["before"], change["after"])
         return bool(seen["groups"] or seen["users"])
 
-    def _provide_units(self, document: Result, units: Result) -> dict[str, str]:
-        if units["unknown"]:
-            raise _Refused(
-                {
-                    "failed": True,
-                    "msg": f"host_state: the unit {units['unknown'][0]} does not exist on the host. Live now: packages and files are as"
-                    " described. Next: correct units, or name the package or file that brings the unit.",
-                }
-            )
-        acted = {}
-        for unit in units["off"]:
-            arguments = {"name": unit["name"], **dict(unit["after"].items())}
-            try:
-                self._module("ansible.builtin.systemd_service", arguments)
-            except _Refused as refused:
-                refused.result["log"] = self._remote("log", document, unit=unit["name"])["log"]
-                raise
-            self._tell_unit(unit)
-            acted[unit["name"]] = unit["after"].get("state", "described")
-        return acted
-
-    def _settle_under_timer(self, document: Result, units: Result) -> None:
+    def _settle_under_timer(self, document: Result) -> None:
         """Let the units load what is risky, then prove with a new connection that the host can still be reached."""
         confirm = document["confirm"]
         deadline = time.monotonic() + confirm["seconds"] + GRACE_SECONDS
         try:
-            acted = self._provide_units(document, units)
+            acted = done_to(self._tell_acted(self._remote("act", document)))
         except _Refused as refused:
             self._remote("go_back", document)
             refused.result["msg"] = f"{refused.result['msg']} The previous files of {confirm['name']} were put back."
@@ -347,6 +329,15 @@ class ActionModule(ActionBase):
         if kind not in _TREE_KINDS:
             self._diff.append({"before_header": f"{kind} {name}", "after_header": f"{kind} {name}", "before": _lines(before), "after": _lines(after)})
 
+    def _tell_acted(self, answer: Result) -> list[Result]:
+        """Tell what was done to the units, and end here where one did not follow."""
+        acted = t.cast("list[Result]", answer["acted"])
+        for unit in acted:
+            self._tell_unit(unit)
+        if answer["failure"]:
+            raise _Refused({"failed": True, **answer["failure"]})
+        return acted
+
     def _tell_unit(self, unit: Result) -> None:
         self._tell("unit", unit["name"], unit["before"], unit["after"], because=unit["because"])
 
@@ -372,6 +363,10 @@ class _Refused(Exception):
     def __init__(self, result: Result) -> None:
         super().__init__(result.get("msg"))
         self.result = result
+
+
+def _encoded(contents: t.Mapping[str, bytes]) -> dict[str, str]:
+    return {path: base64.b64encode(content).decode() for path, content in contents.items()}
 
 
 def _lines(value: t.Any) -> str:

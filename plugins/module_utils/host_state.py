@@ -130,11 +130,13 @@ class Engine:
 
     # Reading
 
-    def read(self, document: Document, *, check: bool = False, texts: bool = False) -> dict[str, t.Any]:
+    def read(self, document: Document, *, check: bool = False, texts: bool = False, offered: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
         """Return what is off.
 
         :arg check: predict only; nothing is remembered and units are judged as if the files were already there.
         :arg texts: give the present text of files that will change, for a diff.
+        :arg offered: contents of the files, as apply() takes them: where nothing but files and units is off, that is put right at once.
+        :returns: with C(applied), what apply() returned, in that case.
         """
         answer: dict[str, t.Any] = {
             "packages": self._packages(document),
@@ -153,7 +155,17 @@ class Engine:
         if document["confirm"] is not None:
             answer["confirm"] = confirmation.state(document["confirm"]["name"], self.world)
         answer["notes"] = self.notes
+        if offered is not None and not check and self._is_small(answer):
+            answer["applied"] = self.apply(document, offered, act=True)
         return answer
+
+    @staticmethod
+    def _is_small(answer: t.Mapping[str, t.Any]) -> bool:
+        """Tell whether files or units are off, and nothing that other modules have to do first."""
+        packages, unit_state = answer["packages"], answer["units"]
+        before = any(packages[key] for key in ("missing", "present", "broken")) or answer["repositories"] or answer["groups"] or answer["users"]
+        off = answer["tree"] or answer["strays"] or unit_state["daemon_reload"] or unit_state["off"] or unit_state["unknown"]
+        return bool(off) and not before and answer.get("confirm") != "pending"
 
     def _packages(self, document: Document) -> dict[str, t.Any]:
         if not document["packages"] and not document["packages_absent"] and not document["repositories"]:
@@ -394,10 +406,11 @@ class Engine:
     def _validators(self, document: Document, paths: t.Sequence[str]) -> list[dict[str, t.Any]]:
         return [entry for entry in document["validate"] if any(matches(pattern, path) for pattern in entry["when_changed"] for path in paths)]
 
-    def apply(self, document: Document, encoded: t.Mapping[str, str], *, check: bool = False) -> dict[str, t.Any]:
+    def apply(self, document: Document, encoded: t.Mapping[str, str], *, act: bool = False, check: bool = False) -> dict[str, t.Any]:
         """Bring the tree into its state: validated together, installed together, or left as it was.
 
         :arg encoded: path to base64 of the files that were off when the host was read.
+        :arg act: bring the units into theirs afterwards, unless that must be confirmed by a new connection.
         :arg check: stop after the validation.
         """
         contents = {path: base64.b64decode(text) for path, text in encoded.items()}
@@ -427,13 +440,45 @@ class Engine:
             done = self.world.run(["systemctl", "daemon-reload"], timeout=120)
             if done.rc != 0:
                 raise AnchorageError(f"systemctl daemon-reload failed: {done.stderr.strip()}", live="the new files are installed")
-        return {
-            "changes": changes,
-            "units": self._units(document, []),
-            "daemon_reload": reloaded,
-            "armed": bool(risky),
-            "notes": self.notes,
-        }
+        answer = {"changes": changes, "daemon_reload": reloaded, "armed": bool(risky)}
+        answer.update(self.act(document, settle=True) if act and not risky else {})
+        return {**answer, "notes": self.notes}
+
+    def act(self, document: Document, *, settle: bool) -> dict[str, t.Any]:
+        """Bring the units into their state, one after the other; the first that does not follow ends it.
+
+        :arg settle: then see that they run, and remember what they have loaded.
+        :returns: C(acted), what was done in order, and C(failure), None where all is well.
+        """
+        seen = self._units(document, [])
+        acted: list[dict[str, t.Any]] = []
+        try:
+            if seen["unknown"]:
+                raise AnchorageError(
+                    f"host_state: the unit {seen['unknown'][0]} does not exist on the host",
+                    live="packages and files are as described",
+                    next_step="correct units, or name the package or file that brings the unit",
+                )
+            for unit in seen["off"]:
+                self._command(unit)
+                acted.append(unit)
+            if settle and acted:
+                self.settle(document, done_to(acted), confirmed=False)
+        except AnchorageError as error:
+            log = error.details.get("log")
+            return {"acted": acted, "failure": {"msg": error.text(), "error": error.as_dict(), **({"log": log} if log else {})}}
+        return {"acted": acted, "failure": None}
+
+    def _command(self, unit: t.Mapping[str, t.Any]) -> None:
+        for command in units.commands(unit["name"], unit["after"]):
+            done = self.world.run(command)
+            if done.rc != 0:
+                raise AnchorageError(
+                    f"host_state: systemctl {command[3]} {unit['name']} failed: {' '.join((done.stderr or done.stdout).split())[:600]}",
+                    live="the new files are installed; the unit is not as described",
+                    next_step=f"read `journalctl -u {unit['name']}` on the host",
+                    log=self.log(unit["name"])["log"],
+                )
 
     def _validate(self, off: t.Sequence[Entry], contents: t.Mapping[str, bytes], validators: list[dict[str, t.Any]], *, check: bool) -> bool:
         """Validate on a staged tree; return whether that could not be done here."""
@@ -481,7 +526,7 @@ class Engine:
     def settle(self, document: Document, acted: t.Mapping[str, str], *, confirmed: bool) -> dict[str, t.Any]:
         """Confirm, remember what the units have loaded now, and see that they still run.
 
-        :arg acted: unit to what was done to it.
+        :arg acted: unit to what was done to it, as done_to() returns it.
         """
         names = [name for name, verb in acted.items() if verb in ("started", "restarted", "reloaded")]
         shown = self._show(names)
@@ -511,6 +556,11 @@ class Engine:
         if confirmation.state(name, self.world) == "pending":
             confirmation.go_back(name, self.world)
         return {"confirm": confirmation.state(name, self.world)}
+
+
+def done_to(acted: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, str]:
+    """Return what was done, by unit, as settle() wants to know it."""
+    return {unit["name"]: unit["after"].get("state", "described") for unit in acted}
 
 
 def _group_name(gid: int) -> str:

@@ -92,3 +92,21 @@ def plan(unit: t.Mapping[str, t.Any], properties: t.Mapping[str, str], restart: 
     if not after:
         return None
     return {"before": before, "after": after, "because": because}
+
+
+_VERBS = {"started": "start", "stopped": "stop", "restarted": "restart", "reloaded": "reload"}
+
+
+def commands(name: str, after: t.Mapping[str, t.Any]) -> list[list[str]]:
+    """Return the calls of systemctl that bring a unit where plan() wants it, in their order.
+
+    :arg after: that answer of plan().
+    """
+    verbs = []
+    if "masked" in after:
+        verbs.append("mask" if after["masked"] else "unmask")
+    if "enabled" in after:
+        verbs.append("enable" if after["enabled"] else "disable")
+    if "state" in after:
+        verbs.append(_VERBS[after["state"]])
+    return [["systemctl", "--quiet", "--no-ask-password", verb, "--", name] for verb in verbs]

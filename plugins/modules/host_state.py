@@ -12,11 +12,13 @@ author:
   - Anchorage maintainers (@anchorage)
 description:
   - One task describes repositories, packages, groups, users, directories, files, links and units.
-  - One remote execution reads the whole state of the host. When nothing is off, it is the only one.
-  - What is off is put right in the order of the options below. Packages, groups, users and units are handed to
-    M(ansible.builtin.apt), M(ansible.builtin.group), M(ansible.builtin.user) and M(ansible.builtin.systemd_service).
+  - One remote execution reads the whole state of the host. When nothing is off, or nothing but files and units, it is the only one;
+    contents of more than 64 KiB travel when they are needed.
+  - What is off is put right in the order of the options below. Packages, groups and users are handed to
+    M(ansible.builtin.apt), M(ansible.builtin.group) and M(ansible.builtin.user).
   - Files, links and directories are rendered on the controller, validated together on a staged tree that only the validators
     see, and then installed together with fsync, or not at all.
+  - Units are brought into their state right after the files. The first that does not follow ends it.
   - A unit is restarted or reloaded when what it has loaded is not what lies on disk, whether this run, an earlier run that
     died, or a hand changed it.
   - A wrong document is refused before the first remote execution, by a message that names the key.

@@ -28,7 +28,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [read, heal, repositories, apply, settle, log, go_back]
+    choices: [read, heal, repositories, apply, act, settle, go_back]
   payload:
     description: The document and what the operation needs besides, as JSON in one string, so that nothing of it is ever shown.
     type: str
@@ -41,7 +41,7 @@ EXAMPLES = r"""
 - name: inspect | Ask for what is off, as host_state does
   anchorage.vps.host_state_agent:
     operation: read
-    payload: "{{ {'document': document, 'texts': false} | to_json }}"
+    payload: "{{ {'document': document, 'texts': false, 'contents': none} | to_json }}"
 """
 
 RETURN = r"""
@@ -69,7 +69,7 @@ def main() -> None:
             "operation": {
                 "type": "str",
                 "required": True,
-                "choices": ["read", "heal", "repositories", "apply", "settle", "log", "go_back"],
+                "choices": ["read", "heal", "repositories", "apply", "act", "settle", "go_back"],
             },
             "payload": {"type": "str", "required": True, "no_log": True},
         },
@@ -79,12 +79,12 @@ def main() -> None:
     document = payload["document"]
     engine = Engine(World(), Tree(), fetch=open_url)
     operations = {
-        "read": lambda: engine.read(document, check=module.check_mode, texts=payload["texts"]),
+        "read": lambda: engine.read(document, check=module.check_mode, texts=payload["texts"], offered=payload["contents"]),
         "heal": engine.heal,
         "repositories": lambda: engine.repositories(document),
-        "apply": lambda: engine.apply(document, payload["contents"], check=module.check_mode),
+        "apply": lambda: engine.apply(document, payload["contents"], act=payload["act"], check=module.check_mode),
+        "act": lambda: engine.act(document, settle=False),
         "settle": lambda: engine.settle(document, payload["acted"], confirmed=payload["confirmed"]),
-        "log": lambda: engine.log(payload["unit"]),
         "go_back": lambda: engine.go_back(document),
     }
     try:

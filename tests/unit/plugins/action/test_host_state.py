@@ -23,7 +23,9 @@ SEEN = {
     "validators": [],
     "notes": [],
 }
-APPLIED = {"changes": [], "units": SEEN["units"], "daemon_reload": False, "armed": False, "notes": []}
+ACTED = {"acted": [], "failure": None}
+APPLIED = {"changes": [], "daemon_reload": False, "armed": False, "notes": [], **ACTED}
+STARTED = {"name": "nginx.service", "before": {}, "after": {"enabled": True, "state": "started"}, "because": []}
 
 
 class Action(host_state.ActionModule):
@@ -90,10 +92,11 @@ def test_when_nothing_is_off_the_read_is_the_only_execution(monkeypatch):
     assert (result["changed"], result["executions"]) == (False, 1)
 
 
-def test_the_read_carries_digests_and_no_content(monkeypatch):
-    _result, action = run({"files": [{"path": "/etc/x", "content": "TOPSECRET", "secret": True}]}, monkeypatch)
-    assert "TOPSECRET" not in action.sent["payload"]
-    assert len(json.loads(action.sent["payload"])["document"]["files"][0]["sha256"]) == 64
+def test_in_check_mode_the_read_carries_digests_and_no_content(monkeypatch):
+    _result, action = run({"files": [{"path": "/etc/x", "content": "TOPSECRET", "secret": True}]}, monkeypatch, check=True)
+    payload = json.loads(action.sent["payload"])
+    assert payload["contents"] is None and "content" not in payload["document"]["files"][0]
+    assert len(payload["document"]["files"][0]["sha256"]) == 64
 
 
 def test_what_is_off_is_done_in_order(monkeypatch):
@@ -105,12 +108,11 @@ def test_what_is_off_is_done_in_order(monkeypatch):
         "users": [{"name": "u", "before": None, "after": "present"}],
         "tree": [off("/etc/x")],
     }
-    applied = {**APPLIED, "changes": [off("/etc/x")], "units": {**SEEN["units"], "off": [
-        {"name": "nginx.service", "before": {}, "after": {"enabled": True, "state": "started"}, "because": []}]}}  # fmt: skip
-    script = {"read": seen, "heal": {"changed": True}, "repositories": {}, "apply": applied, "settle": {}}
+    script = {"read": seen, "heal": {"changed": True}, "repositories": {}, "apply": {**APPLIED, "changes": [off("/etc/x")], "acted": [STARTED]}}
     arguments = {"packages": ["nginx"], "packages_absent": ["telnet"], "groups": [{"name": "g"}], "users": [{"name": "u"}]}
     result, action = run({**arguments, "files": [{"path": "/etc/x", "content": "x"}]}, monkeypatch, script=script)
-    assert action.calls == ["read", "heal", "repositories", "apt", "apt", "group", "user", "apply", "systemd_service", "settle"]
+    assert action.calls == ["read", "heal", "repositories", "apt", "apt", "group", "user", "apply"]
+    assert json.loads(action.sent["payload"])["act"] is True
     kinds = [change["kind"] for change in result["changes"]]
     assert kinds == ["dpkg", "file", "package", "package", "group", "user", "file", "unit"]
 
@@ -164,22 +166,46 @@ def test_a_stale_list_of_packages_is_fetched_anew_once(monkeypatch):
 
 def test_a_unit_that_nothing_brings_is_an_error_by_name(monkeypatch):
     seen = {**SEEN, "units": {**SEEN["units"], "unknown": ["nothing.service"]}}
-    result, _action = run({"units": [{"name": "nothing", "state": "started"}]}, monkeypatch, script={"read": seen})
-    assert result["failed"] and "nothing.service does not exist on the host" in result["msg"]
+    failure = {"msg": "nothing.service does not exist on the host"}
+    result, action = run({"units": [{"name": "nothing", "state": "started"}]}, monkeypatch, script={"read": seen, "apply": {**APPLIED, "failure": failure}})
+    assert action.calls == ["read", "apply"] and result["failed"] and result["msg"] == failure["msg"]
+
+
+def test_what_was_done_before_a_unit_failed_is_told(monkeypatch):
+    applied = {**APPLIED, "changes": [off("/etc/x")], "acted": [STARTED], "failure": {"msg": "no", "log": "why"}}
+    arguments = {"files": [{"path": "/etc/x", "content": "x"}]}
+    result, _action = run(arguments, monkeypatch, script={"read": {**SEEN, "tree": [off("/etc/x")]}, "apply": applied})
+    assert result["failed"] and result["log"] == "why"
+    assert [change["name"] for change in result["changes"]] == ["/etc/x", "nginx.service"]
+
+
+def test_files_and_units_alone_are_put_right_by_the_read(monkeypatch):
+    applied = {**APPLIED, "changes": [off("/etc/x")], "acted": [STARTED]}
+    seen = {**SEEN, "tree": [off("/etc/x")], "units": {**SEEN["units"], "off": [STARTED]}, "applied": applied}
+    result, action = run({"files": [{"path": "/etc/x", "content": "x"}], "units": [{"name": "nginx"}]}, monkeypatch, script={"read": seen})
+    assert action.calls == ["read"] and json.loads(action.sent["payload"])["contents"] == {"/etc/x": "eA=="}
+    assert [change["name"] for change in result["changes"]] == ["/etc/x", "nginx.service"]
+
+
+def test_large_contents_travel_only_when_they_are_needed(monkeypatch):
+    arguments = {"files": [{"path": "/etc/x", "content": "x" * (host_state.OFFER_BYTES + 1)}]}
+    _result, action = run(arguments, monkeypatch)
+    assert action.calls == ["read"] and json.loads(action.sent["payload"])["contents"] is None
 
 
 RISKY = {"files": [{"path": "/etc/ssh/x", "content": "x"}], "confirm": {"name": "ssh", "paths": ["/etc/ssh/"], "seconds": 30}}
 
 
 def test_risky_changes_are_confirmed_by_a_new_connection(monkeypatch):
-    script = {"read": {**SEEN, "tree": [off("/etc/ssh/x")]}, "apply": {**APPLIED, "armed": True}, "settle": {}}
+    script = {"read": {**SEEN, "tree": [off("/etc/ssh/x")]}, "apply": {**APPLIED, "armed": True}, "act": {**ACTED, "acted": [STARTED]}, "settle": {}}
     _result, action = run(RISKY, monkeypatch, script=script)
-    assert action.calls == ["read", "apply", "reset", "settle"]
+    assert action.calls == ["read", "apply", "act", "reset", "settle"]
+    assert json.loads(action.sent["payload"])["acted"] == {"nginx.service": "started"}
 
 
 def test_a_window_that_a_dead_run_left_open_is_confirmed_too(monkeypatch):
-    _result, action = run(RISKY, monkeypatch, script={"read": {**SEEN, "confirm": "pending"}, "settle": {}})
-    assert action.calls == ["read", "reset", "settle"]
+    _result, action = run(RISKY, monkeypatch, script={"read": {**SEEN, "confirm": "pending"}, "act": ACTED, "settle": {}})
+    assert action.calls == ["read", "act", "reset", "settle"]
 
 
 def test_a_host_that_cannot_be_reached_is_tried_until_its_files_are_back(monkeypatch):
@@ -187,6 +213,7 @@ def test_a_host_that_cannot_be_reached_is_tried_until_its_files_are_back(monkeyp
     script = {
         "read": {**SEEN, "tree": [off("/etc/ssh/x")]},
         "apply": {**APPLIED, "armed": True},
+        "act": ACTED,
         "settle": [AnsibleConnectionFailure("refused"), AnsibleConnectionFailure("refused"), late],
     }
     result, action = run(RISKY, monkeypatch, script=script)
@@ -195,16 +222,14 @@ def test_a_host_that_cannot_be_reached_is_tried_until_its_files_are_back(monkeyp
 
 
 def test_a_unit_that_does_not_take_risky_files_sends_them_back_at_once(monkeypatch):
-    units = {**SEEN["units"], "off": [{"name": "ssh.service", "before": {}, "after": {"state": "reloaded"}, "because": []}]}
     script = {
         "read": {**SEEN, "tree": [off("/etc/ssh/x")]},
-        "apply": {**APPLIED, "armed": True, "units": units},
-        "systemd_service": {"failed": True, "msg": "no"},
-        "log": {"log": "why"},
+        "apply": {**APPLIED, "armed": True},
+        "act": {**ACTED, "failure": {"msg": "no", "log": "why"}},
         "go_back": {},
     }
     result, action = run(RISKY, monkeypatch, script=script)
-    assert action.calls == ["read", "apply", "systemd_service", "log", "go_back"]
+    assert action.calls == ["read", "apply", "act", "go_back"]
     assert result["failed"] and "were put back" in result["msg"] and result["log"] == "why"
 
 

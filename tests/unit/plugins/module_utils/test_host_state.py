@@ -30,6 +30,7 @@ class Host(World):
         self.invocation = "first"
         self.state = "active"
         self.commands = []
+        self.refused = ()
         self.since = 1000.0
 
     def now(self):
@@ -48,7 +49,9 @@ class Host(World):
                 "",
             )
         if argv[0] == "systemctl":
-            return Completed(0, "", "")
+            return Completed(int(argv[3] in self.refused), "", "Job for it failed\n" * (argv[3] in self.refused)) if len(argv) > 3 else Completed(0, "", "")
+        if argv[0] == "journalctl":
+            return Completed(0, "its last words\n", "")
         return super().run(argv, **options)
 
 
@@ -132,8 +135,8 @@ def test_a_hand_that_changed_and_loaded_a_file_does_not_fool_the_record(host, tm
     verdict(host, tmp_path)
     write(tmp_path, "etc/sites/a", "by hand, and reloaded by hand", 1500)
     wanted = [("/etc/sites/a", "one")]
-    answer = engine(host, tmp_path).apply(document(wanted), contents(*wanted))
-    assert answer["units"]["off"][0]["after"] == {"state": "reloaded"}
+    answer = engine(host, tmp_path).apply(document(wanted), contents(*wanted), act=True)
+    assert answer["acted"][0]["after"] == {"state": "reloaded"}
 
 
 def test_once_settled_nothing_is_off(host, tmp_path):
@@ -222,3 +225,51 @@ def test_a_key_that_is_not_the_pinned_one_is_refused(host, tmp_path):
     with pytest.raises(AnchorageError):
         engine(host, tmp_path, lambda url, timeout: io.BytesIO(b"something else")).repositories(document(repositories=[REPOSITORY]))
     assert not (tmp_path / "etc/apt").exists()
+
+
+def verbs(host):
+    return [command[3] for command in host.commands if command[:2] == ["systemctl", "--quiet"]]
+
+
+def test_units_follow_their_files_in_one_go(host, tmp_path):
+    engine(host, tmp_path).read(document())
+    files = [("/etc/shop/a", "two")]
+    answer = engine(host, tmp_path).apply(document(files), contents(*files), act=True)
+    assert verbs(host) == ["restart"] and answer["failure"] is None
+    assert answer["acted"][0]["because"] == ["/etc/shop/a"]
+
+
+def test_without_the_word_no_unit_is_touched(host, tmp_path):
+    files = [("/etc/shop/a", "two")]
+    answer = engine(host, tmp_path).apply(document(files), contents(*files))
+    assert verbs(host) == [] and "acted" not in answer
+
+
+def test_a_unit_that_does_not_follow_ends_it_and_says_its_last_words(host, tmp_path):
+    write(tmp_path, "etc/shop/a", "one", 1500)
+    host.refused = ("restart",)
+    answer = engine(host, tmp_path).act(document(), settle=True)
+    assert answer["acted"] == [] and answer["failure"]["log"] == "its last words"
+    assert "systemctl restart shop.service failed: Job for it failed" in answer["failure"]["msg"] and "Next:" in answer["failure"]["msg"]
+
+
+def test_what_a_unit_loaded_is_remembered_once_it_was_acted_on(host, tmp_path):
+    write(tmp_path, "etc/shop/a", "one", 1500)
+    engine(host, tmp_path).act(document(), settle=True)
+    assert verdict(host, tmp_path) == []
+    engine(host, tmp_path).act(document(), settle=False)
+    assert verbs(host) == ["restart"]
+
+
+def test_a_read_that_is_offered_the_contents_puts_files_and_units_right(host, tmp_path):
+    engine(host, tmp_path).read(document())
+    files = [("/etc/shop/a", "two")]
+    answer = engine(host, tmp_path).read(document(files), offered=contents(*files))
+    assert answer["applied"]["acted"][0]["name"] == "shop.service" and (tmp_path / "etc/shop/a").read_text() == "two"
+
+
+@pytest.mark.parametrize("more", [{"groups": [{"name": "nobody-has-this-group"}]}, {"packages": ["nobody-has-this-package"]}])
+def test_what_other_modules_do_first_comes_first(host, tmp_path, more):
+    files = [("/etc/shop/a", "two")]
+    answer = engine(host, tmp_path).read(document(files, **more), offered=contents(*files))
+    assert "applied" not in answer and (tmp_path / "etc/shop/a").read_text() == "one"

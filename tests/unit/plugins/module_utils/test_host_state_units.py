@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils.host_state_units import loaded_by, parse_show, plan, skipped, stale
+from ansible_collections.anchorage.vps.plugins.module_utils.host_state_units import commands, loaded_by, parse_show, plan, skipped, stale
 
 WANTED = {"name": "x.service", "enabled": True, "state": "started", "masked": None}
 RUNNING = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "InvocationID": "abc"}
@@ -66,3 +66,18 @@ def test_the_reason_of_a_restart_is_told():
 
 def test_a_unit_that_was_never_started_was_not_skipped():
     assert not skipped({"ActiveState": "inactive", "ConditionResult": "no", "ConditionTimestampMonotonic": "0"})
+
+
+@pytest.mark.parametrize(
+    ("after", "verbs"),
+    [
+        ({"enabled": True, "state": "started"}, ["enable", "start"]),
+        ({"masked": True, "state": "stopped"}, ["mask", "stop"]),
+        ({"masked": False, "enabled": False}, ["unmask", "disable"]),
+        ({"state": "restarted"}, ["restart"]),
+        ({"state": "reloaded"}, ["reload"]),
+        ({}, []),
+    ],
+)
+def test_a_plan_becomes_calls_of_systemctl(after, verbs):
+    assert [call[3:] for call in commands("a.service", after)] == [[verb, "--", "a.service"] for verb in verbs]
