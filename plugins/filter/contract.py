@@ -46,6 +46,11 @@ def contract(apps: t.Any, topology: t.Any) -> Data:
         raise AnsibleFilterError(error.message) from None
 
 
+def app_names(apps: t.Any) -> list[str]:
+    """Return the names of the apps in a contract that nobody has checked yet."""
+    return [str(name) for name in apps] if isinstance(apps, t.Mapping) else []
+
+
 def topology(groups: t.Mapping[str, t.Sequence[str]], hostvars: t.Mapping[str, t.Any]) -> Data:
     """Return who runs what, out of the inventory."""
 
@@ -87,4 +92,5 @@ class FilterModule:
             views.redis_instances,
             views.release_documents,
         )
-        return {"contract": contract, "topology": topology, **{view.__name__: _projection(view) for view in projections}}
+        checked = {"app_names": app_names, "contract": contract, "topology": topology}
+        return {**checked, **{view.__name__: _projection(view) for view in projections}}

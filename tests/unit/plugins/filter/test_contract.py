@@ -65,7 +65,7 @@ def test_a_host_without_variables_has_its_name():
 
 def test_every_filter_of_the_wiring_exists_and_every_projection_is_wired():
     used = set(re.findall(r"anchorage\.vps\.(\w+)", " ".join(str(value) for value in WIRING.values())))
-    assert set(FILTERS) <= used
+    assert set(FILTERS) - {"app_names"} <= used  # that one is in a headline
     assert all((ROOT / "plugins" / "filter" / f"{name}.{kind}").exists() for name in used for kind in (["yml"] if name in FILTERS else ["py"]))
 
 
@@ -103,3 +103,13 @@ def test_a_contract_is_cheap():
     """It is resolved for every variable of every host, so a second read of the files would be felt."""
     assert plugin.load_spec() is plugin.load_spec()
     assert plugin.load_presets() is plugin.load_presets()
+
+
+@pytest.mark.parametrize(("apps", "names"), [({"shop": {}, "blog": 1}, ["shop", "blog"]), ({}, []), ("shop", []), (None, [])])
+def test_apps_are_named_whatever_their_contract_says(apps, names):
+    assert FILTERS["app_names"](apps) == names
+
+
+def test_the_first_headline_loads_the_filters_where_all_tasks_inherit_them():
+    play = yaml.safe_load((ROOT / "playbooks" / "provision.yml").read_text(encoding="utf-8"))[0]
+    assert "anchorage.vps.app_names" in play["pre_tasks"][0]["name"]
