@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import typing as t
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -123,9 +124,13 @@ def _unknown(key: str, options: Options) -> str:
     return f"is unknown; did you mean {close[0]}?" if close else f"is unknown; known here: {', '.join(options)}"
 
 
+#: Markup of documentation, which is not for messages: O(name), V(value), C(code).
+_MARKUP = re.compile(r"\b[A-Z]+\(([^)]*)\)")
+
+
 def _sentence(option: Options) -> str:
     text = option["description"]
-    return str(text if isinstance(text, str) else text[0])
+    return _MARKUP.sub(r"\1", str(text if isinstance(text, str) else text[0]))
 
 
 def _name(value: t.Any) -> str:
