@@ -99,22 +99,29 @@ class Depot(World):
 
     def unpack(self, archive: str, directory: str, *, strip: int) -> None:
         """Unpack a tar archive below a directory; a member that would leave it refuses the whole archive."""
+        inside: set[str] = set()
         try:
             with tarfile.open(archive, "r:*") as tar:
                 for member in tar:
-                    self._unpack_member(tar, member, directory, strip)
+                    self._unpack_member(tar, member, directory, strip, inside)
         except (tarfile.TarError, EOFError) as error:
             raise AnchorageError(f"{os.path.basename(archive)} cannot be unpacked: {error}.") from error
 
-    def _unpack_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str, strip: int) -> None:
+    def _unpack_member(self, tar: tarfile.TarFile, member: tarfile.TarInfo, directory: str, strip: int, inside: set[str]) -> None:
+        """Unpack one member.
+
+        :arg inside: directories that were seen to lie inside; what exists is never replaced by a link, so once is enough.
+        """
         target = member_target(member.name, strip)
         if target is None:
             return
         path = os.path.join(directory, target)
         above = os.path.dirname(path)
-        os.makedirs(above, mode=0o755, exist_ok=True)
-        if not (os.path.realpath(above) + "/").startswith(os.path.realpath(directory) + "/"):
-            raise AnchorageError(f"The archive has a member outside of itself: {member.name!r}.")
+        if above not in inside:
+            os.makedirs(above, mode=0o755, exist_ok=True)
+            if not (os.path.realpath(above) + "/").startswith(os.path.realpath(directory) + "/"):
+                raise AnchorageError(f"The archive has a member outside of itself: {member.name!r}.")
+            inside.add(above)
         if member.isdir():
             os.makedirs(path, mode=0o755, exist_ok=True)
         elif member.issym():
@@ -162,6 +169,10 @@ class Depot(World):
         fsync_directory(above)
         if broken is not None:
             shutil.rmtree(broken, ignore_errors=True)
+
+    def move(self, source: str, target: str) -> None:
+        """Give a tree another name on the same file system."""
+        os.rename(source, target)
 
     def remove(self, path: str) -> None:
         """Remove a tree, a file or a link."""

@@ -293,6 +293,8 @@ class NodeHost:
         try:
             if name == "npm" and self.wanted.registry:
                 digest = self._unpack_npm(version, integrity, staging, tree)
+            elif name == "npm" and not self.npm_cli and self._take_from_corepack(version, integrity, node, staging, tree):
+                digest = integrity
             else:
                 digest = self._run_npm(package, version, integrity, node, staging, tree)
             found = self._manifest(f"{tree}/node_modules/{name}")
@@ -315,6 +317,22 @@ class NodeHost:
         self.depot.mkdir(inside)
         self.depot.unpack(f"{staging}/archive", inside, strip=1)
         return digest
+
+    def _take_from_corepack(self, version: str, integrity: str, node: str, staging: str, tree: str) -> bool:
+        """Let corepack fetch npm, which checks a pinned digest, and take what it unpacked.
+
+        Its cache has no documented form; returns whether npm was found in it.
+        """
+        environment = self._npm_environment(node, staging)
+        command = [*self._npm_command("npm", version, integrity, node), "--version"]
+        done = self.depot.run(command, env=environment, cwd=staging, timeout=NPM_SECONDS)
+        home = environment["COREPACK_HOME"]
+        found = next((path for path in (f"{home}/npm/{version}", f"{home}/v1/npm/{version}") if self.depot.exists(f"{path}/bin/npm-cli.js")), None)
+        if done.rc != 0 or found is None:
+            return False
+        self.depot.mkdir(f"{tree}/node_modules")
+        self.depot.move(found, f"{tree}/node_modules/npm")
+        return True
 
     def _run_npm(self, package: dict[str, t.Any], version: str, integrity: str, node: str, staging: str, tree: str) -> str:
         name, lock = package["name"], package.get("lock") or ""

@@ -14,6 +14,8 @@ PLACES = (
     "/etc", "/opt", "/srv", "/usr/etc", "/usr/local", "/var/www", "/var/cache/anchorage", "/var/lib/anchorage", "/var/lib/pm2", "/var/lib/redis",
     "/var/log/pm2", "/var/log/redis",
 )  # fmt: skip
+#: What no package brings: taken whole, since unpacked archives keep the times of their files.
+OWN = ("/opt/nodejs",)
 #: What the script makes by commands (accounts, PM2), and what belongs to one host or to a running process.
 LEFT_OUT = (
     "/etc/passwd*", "/etc/group*", "/etc/shadow*", "/etc/gshadow*", "/etc/subuid*", "/etc/subgid*", "/etc/machine-id", "/etc/hostname", "/etc/hosts",
@@ -75,7 +77,7 @@ def collect_files() -> str:
     """Return the command that writes an archive of the changed files to its output."""
     left_out = " ".join(f"-not -path {shlex.quote(pattern)}" for pattern in LEFT_OUT)
     return (
-        f"find {' '.join(PLACES)} -newer {MARKER} -not -type s {left_out} -print0 2>/dev/null"
+        f"{{ find {' '.join(PLACES)} -newer {MARKER} -not -type s {left_out} -print0; find {' '.join(OWN)} -print0; }} 2>/dev/null"
         " | tar --create --gzip --null --no-recursion --files-from=- --file=- 2>/dev/null"
     )
 

@@ -305,3 +305,42 @@ def test_a_fresh_host_is_not_guessed_about_in_check_mode(tmp_path, converge):
     result = converge(check=True, source="npm", version="24", registry="https://r.example")
     assert result["changed"] and any("not predicted" in note for note in result["notes"])
     assert os.listdir(tmp_path) == []
+
+
+class LabWithCorepack(Lab):
+    """Debian's Node.js, which comes with corepack and without npm."""
+
+    home = "v1/npm"
+
+    def exists(self, path):
+        return path in ("/usr/bin/node", "/usr/bin/corepack") or (not path.startswith(("/usr/bin", "/usr/local", "/bin")) and super().exists(path))
+
+    def run(self, argv, **options):
+        if argv[:1] == ["/usr/bin/node"]:
+            return Completed(0, "v20.19.2\n", "")
+        if argv[:1] != ["/usr/bin/corepack"]:
+            return super().run(argv, **options)
+        if argv[-1] != "--version":
+            return super().run([*argv, "npm-cli.js"], **options)
+        self.npm_runs.append((list(argv), options["env"]))
+        inside = f"{options['env']['COREPACK_HOME']}/{self.home}/10.9.4"
+        os.makedirs(f"{inside}/bin")
+        for name, text in {"bin/npm-cli.js": "//", "package.json": json.dumps({"name": "npm", "version": "10.9.4", "bin": {"npm": "bin/npm-cli.js"}})}.items():
+            with open(f"{inside}/{name}", "w", encoding="utf-8") as stream:
+                stream.write(text)
+        return Completed(0, "10.9.4\n", "")
+
+
+@pytest.mark.parametrize(("home", "asked"), [("npm", ["--version"]), ("v1/npm", ["--version"]), ("elsewhere", ["--version", "install"])])
+def test_npm_is_what_corepack_unpacked_and_where_that_is_not_found_npm_installs_itself(tmp_path, home, asked):
+    lab = LabWithCorepack()
+    lab.home = home
+    digest = "sha512-" + base64.b64encode(bytes(64)).decode()
+    packages = ({"name": "npm", "version": "10.9.4", "integrity": digest},)
+    wanted = Wanted(root=str(tmp_path / "opt"), bin_directory=str(tmp_path / "bin"), packages=packages, settings=False)
+    (tmp_path / "bin").mkdir()
+    result = NodeHost(lab, wanted, check=False).converge()
+    assert result["packages"][0]["version"] == "10.9.4"
+    assert [argv[2] for argv, _env in lab.npm_runs if argv[0] == "/usr/bin/corepack"] == asked
+    assert lab.npm_runs[0][0][1] == "npm@10.9.4+sha512." + bytes(64).hex()
+    assert NodeHost(lab, wanted, check=False).converge()["changed"] is False
