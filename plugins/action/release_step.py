@@ -5,7 +5,11 @@
 
 from __future__ import annotations
 
+import getpass
+import json
 import os
+import platform
+import re
 import tempfile
 import time
 import typing as t
@@ -23,6 +27,15 @@ MODULE = "anchorage.vps.release_step"
 PATIENCE = 120
 
 display = Display()
+
+
+def owner() -> str:
+    """Return who runs this, for whoever is refused meanwhile."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    return re.sub(r"[^\w.@-]", "_", f"{user}@{platform.node()}")
 
 
 class StepFailed(Exception):
@@ -46,12 +59,16 @@ class ActionModule(ActionBase):
         del tmp
         self._vars = task_vars or {}
         args = dict(self._task.args)
+        if args.get("operation") == "rollback":
+            return {**result, **self._rollback(args)}
         if args.get("operation", "step") != "step":
             return {**result, **self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)}
         try:
             sources = {name: self._source(str(path)) for name, path in (args.get("sources") or {}).items()}
-            plans = self._ask({"operation": "plan", "apps": args["apps"], "sources": {name: known for name, (known, _path) in sources.items()}})["apps"]
-            changed = False
+            known = {name: checksum for name, (checksum, _path) in sources.items()}
+            documents = {json.loads(text)["name"]: text for text in args.get("documents") or []}
+            answer = self._ask({"operation": "plan", "apps": args["apps"], "sources": known, "documents": list(documents.values())})
+            plans, changed = answer["apps"], bool(answer.get("changed"))
             for name in args["apps"]:
                 plan = plans[name]
                 needed = args["step"] in plan["steps"]
@@ -60,13 +77,24 @@ class ActionModule(ActionBase):
                 else:
                     changed = changed or needed
                 if needed and not self._task.check_mode:
-                    plan["outcome"] = self._step(name, args["step"], plan, sources.get(name))
+                    plan["outcome"] = self._step(name, args["step"], plan, sources.get(name), documents.get(name))
             result.update(changed=changed, apps=plans)
         except StepFailed as failure:
             result.update({**failure.result, "failed": True})
         except AnchorageError as error:
             result.update(failed=True, msg=error.text(), error=error.as_dict())
         return result
+
+    def _rollback(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Ask all apps first; only if each has a way back, go."""
+        try:
+            asked = {key: args[key] for key in ("apps", "release", "code_only") if args.get(key) is not None}
+            plans = self._ask({"operation": "rollback_plan", **asked})["apps"]
+            for name in [] if self._task.check_mode else args["apps"]:
+                plans[name]["outcome"] = self._step(name, "rollback", plans[name], None, None)
+        except StepFailed as failure:
+            return {**failure.result, "failed": True}
+        return {"changed": True, "apps": plans}
 
     def _source(self, path: str) -> tuple[str, str]:
         """Return the checksum and the absolute path of a source on the controller."""
@@ -81,8 +109,11 @@ class ActionModule(ActionBase):
             raise StepFailed(answer)
         return t.cast("dict[str, t.Any]", answer)
 
-    def _step(self, name: str, step: str, plan: dict[str, t.Any], source: tuple[str, str] | None) -> dict[str, t.Any]:
-        args: dict[str, t.Any] = {"operation": "start", "step": step, "apps": [name], "wish": {key: plan[key] for key in ("release", "tree", "source")}}
+    def _step(self, name: str, step: str, plan: dict[str, t.Any], source: tuple[str, str] | None, document: str | None) -> dict[str, t.Any]:
+        wish = {**{key: plan[key] for key in ("release", "tree", "source")}, "owner": owner()}
+        args: dict[str, t.Any] = {"operation": "start", "step": step, "apps": [name], "wish": wish}
+        if document is not None:
+            args["documents"] = [document]
         if step == "stage" and plan.get("source_needed") and source is not None:
             args["incoming"] = self._send(source[1])
         answer = self._ask(args)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import typing as t
 
@@ -29,19 +28,6 @@ def release_directories(documents: list[Data]) -> list[Data]:
     return found
 
 
-def release_files(documents: list[Data], extra_ca_file: str = "") -> list[Data]:
-    """Return the documents as files that only root may read: they hold secrets."""
-    return [
-        {
-            "path": f"{DOCUMENTS}/{document['name']}.json",
-            "content": json.dumps({**document, "extra_ca_file": extra_ca_file}, indent=1, sort_keys=True) + "\n",
-            "mode": "0600",
-            "secret": True,
-        }
-        for document in documents
-    ]
-
-
 def release_sources(documents: list[Data], base: str) -> dict[str, str]:
     """Return the sources that lie on the controller, by app."""
     found = {}
@@ -59,4 +45,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (release_directories, release_files, release_sources)}
+        return {function.__name__: function for function in (release_directories, release_sources)}

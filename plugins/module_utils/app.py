@@ -47,6 +47,18 @@ class App:
             )
         return t.cast("dict[str, t.Any]", json.loads(raw))
 
+    def at(self, release: str | None) -> App:
+        """Return the app as a release was made: with the document that lies beside that release, unless the present one describes the same."""
+        source = self.journal.release(release).get("source") if release else None
+        if release is None or (source and release_id(self.document, source) == release):
+            return self
+        raw = self.world.read(self.layout.document(release))
+        if raw is None:
+            return self
+        other = App(self.name, self.world, json.loads(raw))
+        other.journal = self.journal
+        return other
+
     @property
     def user(self) -> str:
         return t.cast(str, self.document["user"])

@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import engine
+from . import engine, rollback
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -42,11 +42,23 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="the log of the last step")
     logs.add_argument("app")
     step = commands.add_parser("step", help="run one step here and now (playbooks start it as a unit)")
-    step.add_argument("step", choices=engine.STEPS)
+    step.add_argument("step", choices=(*engine.STEPS, engine.ROLLBACK))
     step.add_argument("app")
     for name in ("release", "tree", "source"):
         step.add_argument(f"--{name}", required=True)
+    step.add_argument("--owner", default="")
+    step.add_argument("--document", help="what the contract says of the app; without it, what the host keeps")
     step.add_argument("--log", default=None)
+    recover = commands.add_parser("recover", help="go back to what is live where a release was never confirmed")
+    recover.add_argument("app", nargs="?", help="all of this host where none is named")
+    recover.add_argument("--boot", action="store_true", help="before PM2 and the proxy start: touch files only")
+    recover.add_argument("--overdue", action="store_true", help="end the step that should have confirmed by now")
+    back = commands.add_parser("rollback", help="give the traffic back to a release that served before")
+    back.add_argument("app")
+    back.add_argument("--to", metavar="RELEASE", help="the one before the live one where none is named")
+    back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
+    back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
+    back.add_argument("--json", action="store_true")
     execute = commands.add_parser("exec", help="become the process that a file describes")
     execute.add_argument("file")
     return top
@@ -117,10 +129,46 @@ def _logs(options: argparse.Namespace) -> int:
 
 
 def _step(options: argparse.Namespace) -> int:
-    app = App(options.app, World())
+    world = World()
+    raw = world.read(options.document) if options.document else None
+    app = App(options.app, world, json.loads(raw) if raw else None)
     log = Log(say)
-    wish = {"release": options.release, "tree": options.tree, "source": options.source, "log": options.log}
-    return 0 if engine.run_step(app, options.step, wish, log)["ok"] else 1
+    wish = {"release": options.release, "tree": options.tree, "source": options.source, "owner": options.owner, "log": options.log}
+    ended = engine.run_step(app, options.step, wish, log)
+    if raw:
+        os.unlink(options.document)
+    return 0 if ended["ok"] else 1
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    """Go back as a step of its own, which goes on when this command is interrupted."""
+    app = App(options.app, World())
+    plan = rollback.plan(app, options.to, code_only=options.code_only)
+    if options.plan:
+        say(json.dumps(plan, indent=1, sort_keys=True) if options.json else f"{app.name}: would go back from {plan['live']} to {plan['release']}")
+        return 0
+    wish = {key: plan[key] for key in ("release", "tree", "source")}
+    started = engine.start(app, engine.ROLLBACK, {**wish, "owner": os.environ.get("SUDO_USER") or "root"})
+    answer: dict[str, t.Any] = {"running": True, "offset": 0, "lines": []}
+    while answer["running"]:
+        answer = engine.follow(app, log=started["log"], offset=answer["offset"], wait_seconds=10)
+        for line in [] if options.json else answer["lines"]:
+            say(line)
+    if options.json:
+        say(json.dumps(answer["outcome"], indent=1, sort_keys=True))
+    return 0 if answer["outcome"]["ok"] else 1
+
+
+def _recover(options: argparse.Namespace) -> int:
+    """Make good what was left between two releases; what ails one app does not keep the others."""
+    world, code = World(), 0
+    for name in [options.app] if options.app else engine.apps(world):
+        try:
+            engine.recover(App(name, world), Log(say), boot=options.boot, overdue=options.overdue)
+        except AnchorageError as error:
+            complain(error.text())
+            code = 1
+    return code
 
 
 def _exec(options: argparse.Namespace) -> int:

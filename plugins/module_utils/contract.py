@@ -27,6 +27,8 @@ BOUNDS = {
     "migrate.timeout_seconds": (1, 86400),
     "migrate.lock_timeout_seconds": (1, 3600),
     "migrate.statement_timeout_seconds": (1, 86400),
+    "migrate.restore_point.timeout_seconds": (1, 86400),
+    "migrate.restore_point.keep": (1, 1000),
     "redis.jobs.maxmemory_mb": (16, 1048576),
     "redis.cache.maxmemory_mb": (16, 1048576),
     "rate_limit.requests_per_second": (1, 100000),

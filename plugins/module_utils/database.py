@@ -125,8 +125,35 @@ class Marks:
         sql = "SELECT count(*) FROM anchorage.release WHERE app = :'app' AND id = :'release'"
         return self.database.execute(sql, app=app, release=release) != "0"
 
-    def set(self, app: str, release: str, source: str, host: str) -> None:
-        """Say that a release was migrated. This is the last act of the gate."""
+    def schema(self, app: str) -> str | None:
+        """Return what identified the schema's sources when an app was migrated last; None where nobody knows."""
+        if not self._has_verdicts():
+            return None
+        sql = "SELECT coalesce(schema_id, '') FROM anchorage.release WHERE app = :'app' ORDER BY migrated_at DESC LIMIT 1"
+        return self.database.execute(sql, app=app) or None
+
+    def since(self, app: str, release: str) -> list[dict[str, t.Any]]:
+        """Return what was migrated after a release, the oldest first: C(id), C(verdict), C(findings), C(at) in seconds since the epoch."""
+        if not self._has_verdicts():
+            return []
+        return self.database.rows(
+            "SELECT id, coalesce(verdict, 'unknown') AS verdict, coalesce(findings, '[]')::json AS findings, extract(epoch FROM migrated_at) AS at"
+            " FROM anchorage.release WHERE app = :'app' AND migrated_at >"
+            " (SELECT migrated_at FROM anchorage.release WHERE app = :'app' AND id = :'release') ORDER BY migrated_at",
+            app=app,
+            release=release,
+        )
+
+    def _has_verdicts(self) -> bool:
+        column = "SELECT 1 FROM information_schema.columns WHERE table_schema = 'anchorage' AND table_name = 'release' AND column_name = 'verdict'"
+        return self.database.execute(f"SELECT EXISTS ({column})") == "t"
+
+    def set(self, app: str, release: str, source: str, host: str, *, schema: str = "", verdict: str = "unknown", findings: t.Sequence[str] = ()) -> None:
+        """Say that a release was migrated. This is the last act of the gate.
+
+        :arg schema: identifies what the schema is made from in this release.
+        :arg verdict: what the migration did to the tables, as catalog.compare() says, with its findings.
+        """
         self.database.execute(
             """
             BEGIN;
@@ -134,12 +161,17 @@ class Marks:
             CREATE TABLE IF NOT EXISTS anchorage.release (
               app text NOT NULL, id text NOT NULL, source text NOT NULL, host text NOT NULL,
               migrated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (app, id));
-            INSERT INTO anchorage.release (app, id, source, host) VALUES (:'app', :'release', :'source', :'host')
-              ON CONFLICT (app, id) DO NOTHING;
+            ALTER TABLE anchorage.release ADD COLUMN IF NOT EXISTS schema_id text, ADD COLUMN IF NOT EXISTS verdict text,
+              ADD COLUMN IF NOT EXISTS findings text;
+            INSERT INTO anchorage.release (app, id, source, host, schema_id, verdict, findings)
+              VALUES (:'app', :'release', :'source', :'host', :'schema', :'verdict', :'findings') ON CONFLICT (app, id) DO NOTHING;
             COMMIT;
             """,
             app=app,
             release=release,
             source=source,
             host=host,
+            schema=schema,
+            verdict=verdict,
+            findings=json.dumps(list(findings)),
         )

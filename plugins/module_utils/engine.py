@@ -15,16 +15,23 @@ import os
 import shutil
 import typing as t
 
-from . import admin_user, release_plan
+from . import admin_user, recovery, release_plan
 from .app import UNIT, App, Log
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
-from .step_activate import activate, running
+from .slots import running
+from .step_activate import activate
 from .step_migrate import migrate
 from .step_stage import stage
 from .world import World
 
 STEPS = ("stage", "migrate", "activate")
+
+#: A step that is no part of a deploy: the same activation, of an earlier release.
+ROLLBACK = "rollback"
+
+#: Seconds that the unit of a step which has ended may need to go.
+LAST_WORDS = 30
 
 #: Bytes of a step's log that one look returns at most.
 SLICE = 64 * 1024
@@ -78,7 +85,7 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
     steps = release_plan.pending(app.journal, release, tree, running=app.journal.live == release and running(app))
     if "migrate" not in steps and not app.migrated(release):
         steps.append("migrate")
-    if "activate" not in steps and admin_user.wanted(app):
+    if "activate" not in steps and (admin_user.wanted(app) or app.journal.unsettled):
         steps.append("activate")
     sent = given_source is not None and not app.world.exists(app.layout.source(source_id))
     return {
@@ -115,7 +122,8 @@ def describe_step(app: App) -> str:
     if not step:
         return "none yet"
     age = app.world.now() - step["started_at"]
-    return f"{step['step']} of release {step['release']}, started {age:.0f} s ago in {app.layout.unit}"
+    owner = f" by {step['owner']}" if step.get("owner") else ""
+    return f"{step['step']} of release {step['release']}, started{owner} {age:.0f} s ago in {app.layout.unit}"
 
 
 def read_step(app: App) -> dict[str, t.Any]:
@@ -134,13 +142,19 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
         _write_step(app, record)
         began = app.world.monotonic()
         try:
+            keep_document(app)
             if step == "stage":
                 changed = stage(app, log, source_id=wish["source"], tree=wish["tree"], release=wish["release"])
             elif step == "migrate":
-                changed = migrate(app, log, release=wish["release"])
+                changed = migrate(app.at(wish["release"]), log, release=wish["release"])
+            elif step == ROLLBACK:
+                left = app.journal.live
+                changed = activate(app, log, release=wish["release"])
+                if left is not None and left != wish["release"]:
+                    app.journal.leave(left)
             else:
                 changed = activate(app, log, release=wish["release"])
-                changed = admin_user.ensure(app, log, wish["release"]) or changed
+                changed = admin_user.ensure(app.at(wish["release"]), log, wish["release"]) or changed
             outcome: dict[str, t.Any] = {"ok": True, "changed": changed}
         except AnchorageError as error:
             outcome = {"ok": False, "changed": True, "error": error.as_dict(), "text": error.text()}
@@ -157,21 +171,52 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
         return record
 
 
+def keep_document(app: App) -> bool:
+    """Write down what the contract says of the app, for the host's own use. The caller holds the lock. Returns whether it was news."""
+    path, data = f"{DOCUMENTS}/{app.name}.json", document_text(app.document)
+    if app.world.read(path) == data:
+        return False
+    app.world.write_atomic(path, data, mode=0o600)
+    return True
+
+
+def keep_document_unless_busy(app: App) -> bool:
+    """Do the same from outside a step; whoever holds the lock brings a document of his own."""
+    os.makedirs(app.layout.state, exist_ok=True)
+    try:
+        with lock(app):
+            return keep_document(app)
+    except AnchorageError:
+        return False
+
+
+def document_text(document: dict[str, t.Any]) -> bytes:
+    """Return a document as it lies on the host."""
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
 def _write_step(app: App, record: dict[str, t.Any]) -> None:
     app.world.write_atomic(app.layout.step, (json.dumps(record, sort_keys=True) + "\n").encode(), mode=0o600)
 
 
 def unit_active(app: App) -> bool:
-    """Tell whether a step of the app runs right now."""
-    return app.world.run(["systemctl", "is-active", "--quiet", app.layout.unit]).rc == 0
+    """Tell whether a step of the app runs right now, or what it left is being made good."""
+    done = app.world.run(["systemctl", "is-active", app.layout.unit])
+    return done.rc == 0 or done.stdout.strip() in ("activating", "deactivating", "reloading")
 
 
 def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
     """Start a step as a transient unit, or attach to the one that runs already.
 
-    The step outlives the connection and the controller; returns what follow() wants to know.
+    The step outlives the connection and the controller, and works with this very document, whatever others bring meanwhile.
+
+    :returns: what follow() wants to know.
     """
     current = read_step(app)
+    end = app.world.monotonic() + LAST_WORDS
+    while current.get("finished_at") and unit_active(app) and app.world.monotonic() < end:
+        app.world.sleep(0.2)
+        current = read_step(app)
     if unit_active(app):
         if current.get("step") == step and current.get("release") == wish["release"]:
             return {"log": current.get("log"), "attached": True}
@@ -183,6 +228,7 @@ def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
     os.makedirs(app.layout.logs, exist_ok=True)
     log = f"{app.layout.logs}/{int(app.world.now() * 1000)}-{step}.log"
     record = {"step": step, **wish, "log": log, "started_at": app.world.now(), "finished_at": None}
+    app.world.write_atomic(app.layout.wish(wish["release"]), document_text(app.at(wish["release"]).document), mode=0o600)
     app.world.run(["systemctl", "reset-failed", app.layout.unit])
     _write_step(app, record)
     done = app.world.run(
@@ -200,6 +246,7 @@ def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
             "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "--setenv=LANG=C.UTF-8",
             f"--setenv={UNIT}={app.layout.unit}",
+            *([f"--property=ExecStopPost={COMMAND} recover {app.name}", "--property=TimeoutStopSec=900"] if step in ("activate", ROLLBACK) else []),
             COMMAND,
             "step",
             step,
@@ -207,12 +254,30 @@ def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
             f"--release={wish['release']}",
             f"--tree={wish['tree']}",
             f"--source={wish['source']}",
+            f"--owner={wish.get('owner') or ''}",
+            f"--document={app.layout.wish(wish['release'])}",
             f"--log={log}",
         ]
     )
     if done.rc != 0:
         raise AnchorageError(f"The step {step} of {app.name} could not be started: {done.stderr.strip()[:300]}", live=app.living())
     return {"log": log, "attached": False}
+
+
+def recover(app: App, log: Log, *, boot: bool = False, overdue: bool = False) -> bool:
+    """Go back to what is live where a release was never confirmed. Returns whether anything was to be done.
+
+    :arg boot: PM2 and the proxy do not run yet, so only what they read is put right.
+    :arg overdue: the step had its time; it is ended first, and its own unit then does this.
+    """
+    if overdue and unit_active(app):
+        log.say(f"{app.name}: {describe_step(app)} has not confirmed its release in time and is ended")
+        app.world.run(["systemctl", "kill", "--signal=SIGKILL", app.layout.unit], timeout=60)
+        return True
+    if not boot and not app.journal.unsettled:
+        return False
+    with lock(app):
+        return recovery.at_boot(app, log) if boot else recovery.recover(app, log)
 
 
 def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str, t.Any]:
@@ -281,6 +346,7 @@ def status(app: App) -> dict[str, t.Any]:
         "live": app.journal.live,
         "slot": app.journal.slot,
         "previous": app.journal.data["previous"],
+        "unconfirmed": (app.journal.switch or {}).get("release"),
         "source": live.get("source"),
         "version": live.get("version"),
         "since": live.get("proven_at"),
@@ -296,12 +362,16 @@ def prune(app: App, *, check: bool = False) -> list[str]:
         gone = release_plan.prunable(app.journal, app.document["keep_releases"])
         trees = {entry.get("tree") for name, entry in app.journal.data["releases"].items() if name not in gone} | {app.journal.data.get("tree")}
         stale = [app.layout.release(name) for name in gone]
+        if app.journal.live is not None:
+            known = app.journal.data["releases"]
+            stale += [app.layout.release(name) for name in app.world.listdir(f"{app.layout.home}/releases") if name not in known]
         stale += [app.layout.build(name) for name in app.world.listdir(f"{app.layout.home}/builds") if name not in trees]
         manifests = [app.world.read(f"{app.layout.build(str(tree))}/.anchorage.json") for tree in trees]
         used = {json.loads(raw)["dependencies"] for raw in manifests if raw}
         stale += [app.layout.dependencies(key) for key in app.world.listdir(f"{app.layout.home}/deps") if key not in used]
         sources = {f"{entry.get('source')}.tar" for name, entry in app.journal.data["releases"].items() if name not in gone}
         stale += [f"{app.layout.incoming}/{name}" for name in app.world.listdir(app.layout.incoming) if name not in sources]
+        stale += [f"{app.layout.state}/{name}" for name in app.world.listdir(app.layout.state) if name.startswith("wish-")]
         if not check:
             for path in stale:
                 shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)

@@ -34,6 +34,11 @@ class AnchorageError(Exception):
         self.next_step = next_step
         self.details = details
 
+    def add(self, sentence: str) -> None:
+        """Say one thing more about the cause."""
+        self.message = f"{_ended(self.message)} {sentence}"
+        self.args = (self.message,)
+
     def as_dict(self) -> dict[str, t.Any]:
         """Return the error as plain data, without the parts that are not known."""
         known = {"message": self.message, "what": self.what, "live": self.live, "next_step": self.next_step}
@@ -44,7 +49,7 @@ class AnchorageError(Exception):
 
     def text(self) -> str:
         """Return the whole error as one paragraph for people."""
-        parts = [self.message if self.message.endswith((".", "!", "?")) else f"{self.message}."]
+        parts = [_ended(self.message)]
         if self.what:
             parts.append(f"Broke: {self.what}.")
         if self.live:
@@ -52,3 +57,7 @@ class AnchorageError(Exception):
         if self.next_step:
             parts.append(f"Next: {self.next_step}")
         return " ".join(parts)
+
+
+def _ended(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

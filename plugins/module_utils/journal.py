@@ -30,7 +30,7 @@ class Store(t.Protocol):
 
 def empty(app: str) -> dict[str, t.Any]:
     """Return the journal of an app that has no release yet."""
-    return {"schema": SCHEMA, "app": app, "live": None, "slot": None, "tree": None, "previous": None, "releases": {}, "history": []}
+    return {"schema": SCHEMA, "app": app, "live": None, "slot": None, "tree": None, "previous": None, "switch": None, "releases": {}, "history": []}
 
 
 class Journal:
@@ -99,16 +99,69 @@ class Journal:
         del self.data["history"][:-HISTORY]
         self.save()
 
+    @property
+    def switch(self) -> dict[str, t.Any] | None:
+        """The switch that has begun and was neither confirmed nor taken back: release, slot, from_release, from_slot, at."""
+        return t.cast("dict[str, t.Any] | None", self.data.get("switch"))
+
+    def begin_switch(self, release: str, slot: str, *, from_release: str | None, from_slot: str | None) -> None:
+        """Say what is about to change, so that whoever finds it unfinished knows the way back."""
+        self.data["switch"] = {"release": release, "slot": slot, "from_release": from_release, "from_slot": from_slot, "at": self.store.now()}
+        self.note("began", release, slot=slot)
+
+    def end_switch(self, event: str) -> None:
+        """Say that a switch was taken back."""
+        release = (self.switch or {}).get("release")
+        self.data["switch"] = None
+        self.note(event, release)
+
+    def should_live(self) -> tuple[str | None, str | None]:
+        """Return release and slot that ought to serve: during a switch the old one, until the new one is confirmed."""
+        if self.switch is not None:
+            return self.switch["from_release"], self.switch["from_slot"]
+        return self.live, self.slot
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the host may still differ from what this journal says."""
+        return self.switch is not None or bool(self.data.get("unsettled"))
+
+    def settled(self) -> None:
+        """Say that proxy, boot and processes are what this journal says."""
+        self.data["unsettled"] = False
+        self.save()
+
     def go_live(self, release: str, slot: str, tree: str) -> None:
-        """Say that a release serves now, from which slot and which tree."""
+        """Say that a release serves now, from which slot and which tree. This one write is the confirmation."""
+        self.data["switch"], self.data["unsettled"] = None, True
         if self.live != release:
             self.data["previous"] = self.live
+        self.release(release).pop("left_at", None)
         self.data["tree"] = tree
         self.data["live"] = release
         self.data["slot"] = slot
         self.mark(release, "proven", slot=slot)
 
+    def leave(self, release: str) -> None:
+        """Say that a release is gone back from, so that the next way back does not lead to it."""
+        if release in self.data["releases"]:
+            self.mark(release, "left")
+
     def forget(self, release: str) -> None:
         """Drop a release that was removed from the disk."""
         self.data["releases"].pop(release, None)
         self.note("pruned", release)
+
+    def restore_points(self) -> list[dict[str, t.Any]]:
+        """Return the restore points that are kept, the oldest first."""
+        return t.cast("list[dict[str, t.Any]]", self.data.setdefault("restore_points", []))
+
+    def add_restore_point(self, point: dict[str, t.Any]) -> None:
+        """Write down a restore point, and which release it was taken for."""
+        self.data["restore_points"] = [*self.restore_points(), point]
+        self.note("restore point", point["release"], path=point["path"])
+
+    def drop_restore_point(self, path: str) -> None:
+        """Forget one that was removed."""
+        self.data["restore_points"] = [point for point in self.restore_points() if point["path"] != path]
+        self.save()

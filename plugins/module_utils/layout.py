@@ -42,6 +42,16 @@ class Layout:
     def step(self) -> str:
         return f"{self.state}/step.json"
 
+    def wish(self, release: str) -> str:
+        return f"{self.state}/wish-{release}.json"
+
+    def catalog(self, release: str) -> str:
+        return f"{self.state}/catalog-{release}.json"
+
+    @property
+    def restore_points(self) -> str:
+        return f"{self.state}/restore"
+
     @property
     def logs(self) -> str:
         return f"{self.state}/log"
@@ -92,3 +102,6 @@ class Layout:
 
     def release(self, release: str) -> str:
         return f"{self.home}/releases/{release}"
+
+    def document(self, release: str) -> str:
+        return f"{self.release(release)}/document.json"

@@ -6,16 +6,21 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import json
+import posixpath
 import pwd
 import re
 import socket
 import typing as t
 import urllib.parse
 
+from . import catalog, restore_point
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
-from .release_plan import common_environment
+from .release_plan import common_environment, digest
+from .step_stage import MANIFEST
 
 #: Seconds that a host which may not migrate waits while nobody holds the migration lock.
 PATIENCE = 60
@@ -61,11 +66,70 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
             log.say(f"{app.name}: release {release} was migrated by another run")
             return False
         _check_redis(app)
-        _run(app, log, release)
-        _verify(app, log, database)
-        marks.set(app.name, release, app.journal.release(release).get("source", ""), socket.gethostname())
+        schema = schema_id(app, release)
+        if app.document["migrate"]["restore_point"]["enabled"]:
+            if schema and marks.schema(app.name) == schema:
+                log.say(f"{app.name}: no restore point, since nothing that makes the schema has changed")
+            else:
+                restore_point.take(app, log, database, release)
+        before = _catalog_before(app, database, release)
+        try:
+            _run(app, log, release)
+            _verify(app, log, database)
+        except AnchorageError as error:
+            _tell_what_it_left(log, database, before, error)
+            raise
+        verdict, findings = catalog.compare(before, _catalog(database))
+        log.say(f"{app.name}: what it did to the tables: {verdict}")
+        for finding in findings:
+            log.say(f"{app.name}:   {finding}")
+        source = app.journal.release(release).get("source", "")
+        marks.set(app.name, release, source, socket.gethostname(), schema=schema, verdict=verdict, findings=findings)
+        app.world.remove(app.layout.catalog(release))
         log.say(f"{app.name}: release {release} is migrated")
         return True
+
+
+def _catalog(database: Database) -> catalog.Catalog:
+    return t.cast("catalog.Catalog", json.loads(database.execute(catalog.QUERY)))
+
+
+def _catalog_before(app: App, database: Database, release: str) -> catalog.Catalog:
+    """Return what the tables were before the first attempt to migrate to a release; what a failed attempt left behind is its doing."""
+    path = app.layout.catalog(release)
+    raw = app.world.read(path)
+    if raw is None:
+        raw = json.dumps(_catalog(database)).encode()
+        app.world.write_atomic(path, raw, mode=0o600)
+    return t.cast("catalog.Catalog", json.loads(raw))
+
+
+def _tell_what_it_left(log: Log, database: Database, before: catalog.Catalog, error: AnchorageError) -> None:
+    """Add to a failure what the tables look like now, since the release that serves has to live with them."""
+    try:
+        verdict, findings = catalog.compare(before, _catalog(database))
+    except (AnchorageError, ValueError):
+        error.add("What it left of the tables is not known.")
+        return
+    if verdict == catalog.NONE:
+        error.add("The tables are what they were.")
+        return
+    error.add(f"It left changed tables ({verdict}): {'; '.join(findings[:3])}{' …' if len(findings) > 3 else ''}.")
+    for finding in findings:
+        log.say(f"  {finding}")
+
+
+def schema_id(app: App, release: str) -> str:
+    """Name what a release's schema is made from: the files of C(migrate.files), and its dependencies. Empty where the contract names no files."""
+    patterns = app.document["migrate"]["files"]
+    if not patterns:
+        return ""
+    tree = app.layout.build(app.journal.release(release)["tree"])
+    manifest = json.loads(app.world.read(f"{tree}/{MANIFEST}") or b"{}")
+    base = posixpath.normpath(app.document["build"]["output"])
+    inside = {posixpath.relpath(path, base) if base != "." else path: checksum for path, checksum in manifest.get("files", {}).items()}
+    chosen = {path: checksum for path, checksum in inside.items() if any(fnmatch.fnmatch(path, pattern) for pattern in patterns)}
+    return digest({"files": chosen, "dependencies": manifest.get("dependencies")})
 
 
 def _wait_for_the_migrator(app: App, log: Log, marks: Marks, release: str) -> None:

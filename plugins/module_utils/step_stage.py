@@ -77,6 +77,7 @@ def _lay_out(app: App, tree: str, release: str) -> None:
                 env=process_environment(app.document, instance, release, app.extra_ca_file),
                 gid=group,
             )
+    app.world.write_atomic(f"{staging}/document.json", json.dumps(app.document, sort_keys=True).encode(), mode=0o600, uid=0, gid=0)
     facts = {"release": release, "tree": tree, "app": app.name}
     app.world.write_atomic(f"{staging}/release.json", json.dumps(facts).encode(), mode=0o640, uid=0, gid=group)
     sync_tree(app, staging)

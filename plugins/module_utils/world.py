@@ -162,6 +162,30 @@ class World:
             raise
         fsync_directory(directory)
 
+    def commit_file(self, temporary: str, path: str, *, mode: int) -> int:
+        """Give a finished file its name so that it survives a power cut. Returns its size in bytes."""
+        with open(temporary, "rb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            os.fsync(stream.fileno())
+            size = os.fstat(stream.fileno()).st_size
+        os.replace(temporary, path)
+        fsync_directory(os.path.dirname(path))
+        return size
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def make_directory(self, path: str, *, mode: int) -> None:
+        """Make a directory and those above it."""
+        os.makedirs(path, mode=mode, exist_ok=True)
+
+    def free_bytes(self, path: str) -> int:
+        """Return what root may still write to a file system."""
+        found = os.statvfs(path)
+        return found.f_bfree * found.f_frsize
+
     def exists(self, path: str) -> bool:
         """Tell whether a path exists (a dangling link does not)."""
         return os.path.exists(path)

@@ -33,8 +33,9 @@ options:
     description:
       - What to do.
       - With V(step) the action plugin plans, starts and follows O(step) for each of O(apps). The others are what it asks the host for.
+      - With V(rollback) it gives the traffic back to O(release), or to the release before the live one. In check mode it says which that is.
     type: str
-    choices: [step, plan, start, follow, prune, status]
+    choices: [step, rollback, plan, rollback_plan, start, follow, prune, status]
     default: step
   step:
     description:
@@ -42,12 +43,26 @@ options:
       - V(stage) reports a change as long as the release is not migrated. The handler that migrates is so notified by the state of the host,
         and a run that died before it is made good by the next.
     type: str
-    choices: [stage, migrate, activate]
+    choices: [stage, migrate, activate, rollback]
+  release:
+    description: With O(operation=rollback), the release to go back to, as C(anchorage releases) lists them.
+    type: str
+  code_only:
+    description: With O(operation=rollback), whether to go back although migrations came since that the older code may not get along with.
+    type: bool
+    default: false
   apps:
     description: Names of the apps, each with a document in C(/etc/anchorage/apps).
     type: list
     elements: str
     required: true
+  documents:
+    description:
+      - What the contract says of each app, as JSON. Without it, what the host kept from the last deploy counts.
+      - The step writes it to C(/etc/anchorage/apps) while it holds the app's lock, so of two deploys at once none can change the other's.
+    type: list
+    elements: str
+    default: []
   sources:
     description:
       - For each app whose source lies on the controller, the directory or archive there.
@@ -55,7 +70,7 @@ options:
     type: dict
     default: {}
   wish:
-    description: With O(operation=start), what the plan said of the app (release, tree, source).
+    description: With O(operation=start), what the plan said of the app (release, tree, source), and in C(owner) who asks.
     type: dict
     default: {}
   log:
@@ -75,6 +90,11 @@ options:
 """
 
 EXAMPLES = r"""
+- name: Give the traffic of the shop back to the release before
+  anchorage.vps.release_step:
+    operation: rollback
+    apps: [shop]
+
 - name: Stage the shop and the blog
   anchorage.vps.release_step:
     step: stage
@@ -95,35 +115,44 @@ error:
   sample: {"message": "The migration of shop to release 0c2d6a7f9b1e failed …", "live": "shop release … in slot blue", "next_step": "…"}
 """
 
+import json
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, rollback
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 
+def _given(module: AnsibleModule) -> dict[str, dict[str, t.Any]]:
+    return {document["name"]: document for document in map(json.loads, module.params["documents"])}
+
+
 def _plan(module: AnsibleModule) -> dict[str, t.Any]:
-    world, found = World(), {}
+    world, given, found, changed = World(), _given(module), {}, False
     for name in module.params["apps"]:
         if module.check_mode and not world.exists(f"{DOCUMENTS}/{name}.json"):
             found[name] = {"app": name, "release": None, "steps": list(engine.STEPS), "note": "not predicted: nothing was deployed to this host yet"}
             continue
-        found[name] = engine.plan(App(name, world), module.params["sources"].get(name))
-    return {"apps": found}
+        app = App(name, world, given.get(name))
+        found[name] = engine.plan(app, module.params["sources"].get(name))
+        if name in given and not found[name]["steps"] and not module.check_mode:
+            changed = engine.keep_document_unless_busy(app) or changed
+    return {"changed": changed, "apps": found}
 
 
 def _start(module: AnsibleModule) -> dict[str, t.Any]:
-    app = App(module.params["apps"][0], World())
+    name = module.params["apps"][0]
+    app = App(name, World(), _given(module).get(name))
     wish, incoming = module.params["wish"], module.params["incoming"]
     if incoming:
         os.makedirs(app.layout.incoming, exist_ok=True)
         module.atomic_move(incoming, app.layout.source(wish["source"]))
-    started = engine.start(app, module.params["step"], {key: wish[key] for key in ("release", "tree", "source")})
+    started = engine.start(app, module.params["step"], {key: wish.get(key) for key in ("release", "tree", "source", "owner")})
     return {**started, **engine.follow(app, log=started["log"], offset=0, wait_seconds=module.params["wait_seconds"])}
 
 
@@ -141,16 +170,24 @@ def _status(module: AnsibleModule) -> dict[str, t.Any]:
     return {"status": [engine.status(App(name, World())) for name in module.params["apps"] if World().exists(f"{DOCUMENTS}/{name}.json")]}
 
 
-OPERATIONS = {"plan": _plan, "start": _start, "follow": _follow, "prune": _prune, "status": _status}
+def _rollback_plan(module: AnsibleModule) -> dict[str, t.Any]:
+    world, options = World(), {"code_only": module.params["code_only"]}
+    return {"apps": {name: rollback.plan(App(name, world), module.params["release"], **options) for name in module.params["apps"]}}
+
+
+OPERATIONS = {"plan": _plan, "rollback_plan": _rollback_plan, "start": _start, "follow": _follow, "prune": _prune, "status": _status}
 
 
 def main() -> None:
     """Do one short operation; long ones are the host's own."""
     module = AnsibleModule(
         argument_spec={
-            "operation": {"type": "str", "choices": ["step", "plan", "start", "follow", "prune", "status"], "default": "step"},
-            "step": {"type": "str", "choices": list(engine.STEPS)},
+            "operation": {"type": "str", "choices": ["step", "rollback", *OPERATIONS], "default": "step"},
+            "step": {"type": "str", "choices": [*engine.STEPS, engine.ROLLBACK]},
+            "release": {"type": "str"},
+            "code_only": {"type": "bool", "default": False},
             "apps": {"type": "list", "elements": "str", "required": True},
+            "documents": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "sources": {"type": "dict", "default": {}},
             "wish": {"type": "dict", "default": {}},
             "log": {"type": "path"},

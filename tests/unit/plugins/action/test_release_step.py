@@ -97,7 +97,12 @@ def test_a_step_is_started_and_followed_to_its_end():
     action = Action(step("stage"), [planned(), lines("one", offset=4), lines("two", offset=8), lines("three", offset=12, running=False, outcome=DONE)])
     result = action.go()
     assert result["changed"] is True and result["apps"]["shop"]["outcome"] == DONE and action.printed == ["one", "two", "three"]
-    assert action.asked[1] == {"operation": "start", "step": "stage", "apps": ["shop"], "wish": {"release": "r1", "tree": "t1", "source": "s1"}}
+    assert action.asked[1] == {
+        "operation": "start",
+        "step": "stage",
+        "apps": ["shop"],
+        "wish": {"release": "r1", "tree": "t1", "source": "s1", "owner": release_step.owner()},
+    }
     assert [question["offset"] for question in action.asked[2:]] == [4, 8]
 
 
@@ -153,3 +158,22 @@ def test_a_source_that_is_not_there_is_a_sentence(tmp_path):
     action = Action({**step("stage"), "sources": {"shop": str(tmp_path / "none")}}, [])
     result = action.go()
     assert result["failed"] is True and "source" in result["msg"] and "none" in result["msg"] and action.asked == []
+
+
+def test_plan_and_step_get_what_this_run_brings_and_nothing_of_other_apps():
+    documents = ['{"name": "shop", "a": 1}', '{"name": "blog"}']
+    answers = [planned(shop={}, blog={"steps": []}), lines(running=False, outcome=DONE)]
+    action = Action({**step("stage", "shop", "blog"), "documents": documents}, answers)
+    action.go()
+    assert action.asked[0]["documents"] == documents and action.asked[1]["documents"] == documents[:1]
+
+
+def test_news_without_a_step_are_a_change():
+    action = Action({**step("stage"), "documents": ['{"name": "shop"}']}, [{"changed": True, **planned(shop={"steps": []})}])
+    assert action.go()["changed"] is True
+
+
+def test_who_asks_is_one_word(monkeypatch):
+    monkeypatch.setattr(release_step.getpass, "getuser", lambda: "the admin")
+    monkeypatch.setattr(release_step.platform, "node", lambda: "laptop")
+    assert release_step.owner() == "the_admin@laptop"

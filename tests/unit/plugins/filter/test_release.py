@@ -3,11 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.filter.release import release_directories, release_files, release_sources
+from ansible_collections.anchorage.vps.plugins.filter.release import release_directories, release_sources
 
 SHOP = {
     "name": "shop",
@@ -36,16 +34,6 @@ def test_what_may_hold_a_secret_is_closed():
 def test_an_app_writes_nothing_of_its_home_but_what_is_shared():
     owners = {entry["path"]: entry.get("owner", "root") for entry in release_directories([SHOP]) if entry["path"].startswith("/srv/shop")}
     assert [path for path, owner in owners.items() if owner != "root"] == ["/srv/shop/shared"]
-
-
-def test_a_document_is_a_secret_file_of_root():
-    (entry,) = release_files([SHOP], "/etc/ssl/ca.crt")
-    assert (entry["path"], entry["mode"], entry["secret"]) == ("/etc/anchorage/apps/shop.json", "0600", True)
-    assert json.loads(entry["content"]) == {**SHOP, "extra_ca_file": "/etc/ssl/ca.crt"}
-
-
-def test_the_order_of_a_documents_keys_makes_no_difference():
-    assert release_files([SHOP]) == release_files([dict(reversed(SHOP.items()))])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import os
 import pwd
 import typing as t
 
+from ansible_collections.anchorage.vps.plugins.module_utils import catalog
 from ansible_collections.anchorage.vps.plugins.module_utils import layout as layout_module
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
@@ -50,6 +51,12 @@ class HostWorld(FakeWorld):
         self.streamed: list[list[str]] = []
         self.output: list[str] = []
         self.rc = 0
+        self.free = 1 << 40
+        self.schema = ""
+        self.catalogs: list[dict[str, t.Any]] = [{"columns": {}, "rules": [], "unique": [], "labels": []}]
+        self.since: list[dict[str, t.Any]] = []
+        self.dump = OK
+        self.listing = Completed(0, "; Archive created\n1; 0 1 TABLE public items shop\n2; 0 1 TABLE DATA public items shop\n", "")
         self.on_sleep: t.Callable[[], None] | None = None
 
     # -- files
@@ -63,7 +70,32 @@ class HostWorld(FakeWorld):
         if self.on_sleep:
             self.on_sleep()
 
+    def commit_file(self, temporary: str, path: str, *, mode: int) -> int:
+        self.files[path] = self.files.pop(temporary)
+        self.written[path] = {"mode": mode}
+        return len(self.files[path])
+
+    def remove(self, path: str) -> None:
+        self.files.pop(path, None)
+
+    def make_directory(self, path: str, *, mode: int) -> None:
+        self.written[path] = {"mode": mode}
+
+    def free_bytes(self, path: str) -> int:
+        return self.free
+
     # -- commands
+
+    def _pg_dump(self, argv: list[str], call: dict[str, t.Any]) -> Completed:
+        if argv[1] == "--version":
+            return Completed(0, "pg_dump (PostgreSQL) 17.2 (Debian 17.2-1)\n", "")
+        self.events.append("dump")
+        (path,) = [word.partition("=")[2] for word in argv if word.startswith("--file=")]
+        self.files[path] = "PGDMP"
+        return self.dump
+
+    def _pg_restore(self, argv: list[str], call: dict[str, t.Any]) -> Completed:
+        return self.listing
 
     def answer(self, call: dict[str, t.Any]) -> Completed:
         argv = call["argv"]
@@ -87,10 +119,20 @@ class HostWorld(FakeWorld):
             self.events.append("mark")
             self.marks.add(variables["release"])
             return OK
+        if sql == catalog.QUERY:
+            return Completed(0, json.dumps(self.catalogs.pop(0) if len(self.catalogs) > 1 else self.catalogs[0]) + "\n", "")
+        if "AS findings" in sql:
+            return Completed(0, json.dumps(self.since) + "\n", "")
         if "to_regclass" in sql:
             return Completed(0, "t\n", "")
+        if "EXISTS (SELECT 1 FROM information_schema.columns" in sql:
+            return Completed(0, "t\n", "")
+        if "schema_id" in sql:
+            return Completed(0, f"{self.schema}\n", "")
         if "FROM anchorage.release" in sql:
             return Completed(0, f"{int(variables['release'] in self.marks)}\n", "")
+        if "SHOW server_version_num" in sql and "SHOW server_version_num" not in self.answers:
+            return Completed(0, "170002\n", "")
         for words, text in self.answers.items():
             if words in sql:
                 self.events.append(words)
@@ -143,6 +185,8 @@ def document(home: str, **changes: t.Any) -> dict[str, t.Any]:
             "statement_timeout_seconds": 30,
             "error_patterns": ['"level":"error"'],
             "changed_patterns": ["● Migrating "],
+            "files": [],
+            "restore_point": {"enabled": True, "timeout_seconds": 60, "keep": 2},
             "verify": [{"name": "all is recorded", "sql": "SELECT count(*) FROM migrations", "expect": "3"}],
         },
         "migrator": True,

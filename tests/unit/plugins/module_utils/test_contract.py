@@ -451,6 +451,8 @@ def test_a_shop_of_four_lines_resolves_completely():
             "statement_timeout_seconds": 600,
             "error_patterns": ['"level":"error"'],
             "changed_patterns": ["● Migrating ", "Links sync completed", "Running migration script /"],
+            "files": ["medusa-config.*", "src/modules/*", "src/links/*", "src/migration-scripts/*"],
+            "restore_point": {"enabled": True, "timeout_seconds": 3600, "keep": 3},
             "verify": PRESETS["medusa"]["contract"]["migrate"]["verify"],
         },
         "database": {

@@ -97,6 +97,7 @@ def proven(app, world):
     app.journal.mark(release, "staged", tree=tree, source=SOURCE)
     app.journal.mark(release, "migrated")
     app.journal.go_live(release, "blue", tree)
+    app.journal.settled()
     world.marks.add(release)
     run(world, release, "blue")
     return release
@@ -199,7 +200,19 @@ def test_a_step_is_started_as_a_unit_that_outlives_its_caller(shop):
     assert started["attached"] is False
     (command,) = [call["argv"] for call in world.ran if call["argv"][0] == "systemd-run"]
     assert "--unit=anchorage-shop.service" in command and "--wait" not in command
-    assert command[command.index(COMMAND) :] == [COMMAND, "step", "stage", "shop", "--release=r1", "--tree=t1", f"--source={SOURCE}", f"--log={started['log']}"]
+    assert command[command.index(COMMAND) :] == [
+        COMMAND,
+        "step",
+        "stage",
+        "shop",
+        "--release=r1",
+        "--tree=t1",
+        f"--source={SOURCE}",
+        "--owner=",
+        f"--document={app.layout.wish('r1')}",
+        f"--log={started['log']}",
+    ]
+    assert json.loads(world.files[app.layout.wish("r1")]) == app.document and world.written[app.layout.wish("r1")]["mode"] == 0o600
     assert PASSWORD not in " ".join(command)
     assert engine.read_step(app)["finished_at"] is None and os.path.isdir(app.layout.logs)
 
@@ -341,7 +354,9 @@ def test_pruning_keeps_the_live_the_previous_and_what_they_stand_on(tmp_path, mo
         app.journal.mark(release, "staged", tree=tree, source=f"s{number}")
     app.journal.go_live("r0", "blue", "t0")
     app.journal.go_live("r1", "green", "t1")
-    assert len(engine.prune(app, check=True)) == len(engine.prune(app)) == 3 + 3 + 1 + 3
+    os.makedirs(app.layout.release("left-by-a-lost-journal"))
+    pathlib.Path(app.layout.wish("left-by-a-killed-step")).touch()
+    assert len(engine.prune(app, check=True)) == len(engine.prune(app)) == 3 + 3 + 1 + 3 + 2
     kept = {name: sorted(os.listdir(f"{app.layout.home}/{name}")) for name in ("releases", "builds", "deps", "incoming")}
     assert kept == {"releases": ["r0", "r1", "r5"], "builds": ["t0", "t1", "t5"], "deps": ["d0", "d2"], "incoming": ["s0.tar", "s1.tar", "s5.tar"]}
     assert set(app.journal.data["releases"]) == {"r0", "r1", "r5"}

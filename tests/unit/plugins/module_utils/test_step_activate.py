@@ -11,7 +11,8 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import Manager, activate, running
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import Manager, running
+from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
 from .engine_fakes import ME, PASSWORD, HostWorld, document, place

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import socket
 
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import PATIENCE, migrate
+from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import PATIENCE, migrate, schema_id
 
 from .engine_fakes import PASSWORD, make, place, written_json
 
@@ -35,7 +36,7 @@ def host(tmp_path):
 def test_the_mark_is_the_last_act(host):
     app, world, log = host()
     assert migrate(app, log, release="r1") is True
-    assert world.events == ["lock", "run", "FROM migrations", "mark"]
+    assert world.events == ["lock", "dump", "run", "FROM migrations", "mark"]
     assert world.marks == {"r1"} and app.journal.says("r1", "migrated")
 
 
@@ -159,3 +160,79 @@ def test_redis_is_asked_before_the_migration(host):
     with pytest.raises(AnchorageError, match=f"Redis of shop does not answer at 127.0.0.1:{port}") as error:
         migrate(app, log, release="r1")
     assert PASSWORD not in error.value.text() and "run" not in world.events
+
+
+@pytest.mark.parametrize(("known", "events"), [("", ["dump", "run"]), ("same", ["run"]), ("other", ["dump", "run"])])
+def test_a_restore_point_is_taken_where_the_schemas_sources_changed(host, known, events):
+    app, world, log = host()
+    app.document["migrate"]["files"] = ["src/modules/*"]
+    files = {"src/modules/a/1.js": "aa", "src/api/b.js": "bb"}
+    world.files[f"{app.layout.build('t1')}/.anchorage.json"] = json.dumps({"files": files, "dependencies": "d1"})
+    world.schema = schema_id(app, "r1") if known == "same" else known
+    migrate(app, log, release="r1")
+    assert [event for event in world.events if event in ("dump", "run")] == events
+
+
+def test_the_schemas_sources_are_the_named_files_and_the_dependencies(host):
+    app, world, _log = host()
+    app.document["migrate"]["files"] = ["src/modules/*"]
+    app.document["build"]["output"] = ".medusa/server"
+
+    def named(files, dependencies="d1"):
+        inside = {f".medusa/server/{path}": checksum for path, checksum in files.items()}
+        world.files[f"{app.layout.build('t1')}/.anchorage.json"] = json.dumps({"files": inside, "dependencies": dependencies})
+        return schema_id(app, "r1")
+
+    first = named({"src/modules/a/migrations/1.js": "aa", "src/api/b.js": "bb"})
+    assert named({"src/modules/a/migrations/1.js": "aa", "src/api/b.js": "changed"}) == first
+    assert len({first, named({"src/modules/a/migrations/1.js": "changed"}), named({"src/modules/a/migrations/1.js": "aa"}, "d2")}) == 3
+
+
+def test_no_restore_point_is_taken_where_the_contract_says_so(host):
+    app, world, log = host()
+    app.document["migrate"]["restore_point"]["enabled"] = False
+    migrate(app, log, release="r1")
+    assert "dump" not in world.events
+
+
+def test_without_a_restore_point_nothing_is_migrated(host):
+    app, world, log = host()
+    world.free = 1000
+    world.answers["pg_database_size"] = str(1 << 20)
+    with pytest.raises(AnchorageError, match="no restore point, so shop is not migrated: it needs 1 MiB") as error:
+        migrate(app, log, release="r1")
+    assert "run" not in world.events and world.marks == set() and error.value.live == "shop release r0 in slot blue"
+
+
+EMPTY = {"columns": {}, "rules": [], "unique": [], "labels": []}
+ITEMS = {**EMPTY, "columns": {"public.items": {"name": ["text", False, False]}}}
+
+
+def test_the_mark_says_what_the_migration_did_to_the_tables(host):
+    app, world, log = host()
+    world.catalogs = [ITEMS, EMPTY]
+    migrate(app, log, release="r1")
+    (mark,) = [call["argv"] for call in world.ran if call["input"] and "INSERT INTO anchorage.release" in call["input"]]
+    assert "verdict=contract" in mark and 'findings=["table public.items is gone"]' in mark
+    assert app.layout.catalog("r1") not in world.files
+
+
+@pytest.mark.parametrize(
+    ("catalogs", "said"),
+    [([ITEMS, ITEMS], "The tables are what they were"), ([ITEMS, EMPTY], r"It left changed tables \(contract\): table public.items is gone")],
+)
+def test_a_failure_says_what_it_left_of_the_tables(host, catalogs, said):
+    app, world, log = host()
+    world.rc, world.catalogs = 1, list(catalogs)
+    with pytest.raises(AnchorageError, match=said):
+        migrate(app, log, release="r1")
+
+
+def test_what_a_failed_attempt_left_counts_for_the_one_that_succeeds(host):
+    app, world, log = host()
+    world.rc, world.catalogs = 1, [ITEMS, EMPTY]
+    with pytest.raises(AnchorageError):
+        migrate(app, log, release="r1")
+    world.rc, world.catalogs = 0, [EMPTY]
+    migrate(app, log, release="r1")
+    assert any("verdict=contract" in call["argv"] for call in world.ran)

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way back to a release that served before: which one, and whether the tables still suit it."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import catalog
+from .app import App
+from .database import Database, Marks
+from .errors import AnchorageError
+
+
+def target(app: App, wanted: str | None) -> str:
+    """Return the release to go back to: the named one, or the one that was proven last before the live one and was not itself gone back from.
+
+    :raises AnchorageError: when there is none that was proven and still lies on this host.
+    """
+    known = app.journal.data["releases"]
+    good = [
+        name
+        for name, entry in known.items()
+        if "proven_at" in entry and name != app.journal.live and app.world.exists(f"{app.layout.release(name)}/release.json")
+    ]
+    listed = f"Go back to one of: {', '.join(sorted(good)) or 'none is left'} (anchorage releases {app.name})."
+    if wanted is not None:
+        if wanted == app.journal.live:
+            raise AnchorageError(f"Release {wanted} of {app.name} is live already.", live=app.living())
+        if wanted not in good:
+            cause = "was never proven" if wanted in known and "proven_at" not in known[wanted] else "is not on this host"
+            raise AnchorageError(f"Release {wanted} of {app.name} {cause}, so there is no way back to it.", live=app.living(), next_step=listed)
+        return wanted
+    fresh = [name for name in good if "left_at" not in known[name]]
+    if not fresh:
+        raise AnchorageError(f"There is no earlier release of {app.name} to go back to.", live=app.living(), next_step=listed)
+    return max(fresh, key=lambda name: t.cast(float, known[name]["proven_at"]))
+
+
+def obstacles(app: App, release: str) -> list[dict[str, t.Any]]:
+    """Return the migrations since a release that its code may not be able to live with."""
+    if not app.gated:
+        return []
+    since = Marks(t.cast(Database, app.database)).since(app.name, release)
+    return [mark for mark in since if mark["verdict"] not in (catalog.NONE, catalog.EXPAND)]
+
+
+def refuse(app: App, release: str, found: list[dict[str, t.Any]]) -> AnchorageError:
+    """Return the refusal, with the three ways out and what each costs."""
+    first = found[0]
+    what = "; ".join(f"release {mark['id']}: {'; '.join(mark['findings'][:3]) or mark['verdict']}" for mark in found)
+    point = next((entry for entry in app.journal.restore_points() if entry["release"] == first["id"]), None)
+    minutes = (app.world.now() - (point["at"] if point else first["at"])) / 60
+    ways = [
+        f"code only, if you know that the old code gets along: anchorage rollback {app.name} --to {release} --code-only",
+        "a migration that undoes it, deployed as a new release",
+        f"the data back to {point['path']}, which loses all that was written in the {minutes:.0f} minutes since"
+        if point
+        else f"the data back from a backup taken before, which loses all that was written in the {minutes:.0f} minutes since",
+    ]
+    return AnchorageError(
+        f"Release {release} of {app.name} cannot be trusted with the tables as they are: {what}.",
+        what="rollback",
+        live=app.living(),
+        next_step="One of: " + " ".join(f"({number}) {way};" for number, way in enumerate(ways, start=1)).rstrip(";") + ".",
+        ways=ways,
+    )
+
+
+def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dict[str, t.Any]:
+    """Return what a rollback would do: C(release), C(tree), C(source), C(live), C(migrations).
+
+    :raises AnchorageError: when there is nothing to go back to, or the tables stand in the way.
+    """
+    release = target(app, wanted)
+    found = obstacles(app, release)
+    if found and not code_only:
+        raise refuse(app, release, found)
+    entry = app.journal.release(release)
+    return {"app": app.name, "release": release, "tree": entry["tree"], "source": entry["source"], "live": app.journal.live, "migrations": found}

@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, rollback
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+
+from .engine_fakes import make, place
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """An app that served r1, then r2, and serves r3; r4 was staged and never proven."""
+    place(tmp_path, monkeypatch)
+    app, world, _log = make(tmp_path)
+    for number in (1, 2, 3, 4):
+        app.journal.mark(f"r{number}", "staged", tree=f"t{number}", source=f"s{number}")
+        world.files[f"{app.layout.release(f'r{number}')}/release.json"] = "{}"
+    for number in (1, 2, 3):
+        world.clock += 60
+        app.journal.go_live(f"r{number}", "blue", f"t{number}")
+    return app, world
+
+
+def mark(release, verdict, *findings):
+    return {"id": release, "verdict": verdict, "findings": list(findings), "at": 1700000000.0}
+
+
+def test_the_way_back_leads_to_the_release_that_was_proven_last(shop):
+    app, _world = shop
+    assert rollback.plan(app) == {"app": "shop", "release": "r2", "tree": "t2", "source": "s2", "live": "r3", "migrations": []}
+
+
+def test_a_release_that_was_gone_back_from_is_not_gone_back_to_unless_it_is_named(shop):
+    app, world = shop
+    world.clock += 60
+    app.journal.go_live("r2", "green", "t2")
+    app.journal.leave("r3")
+    assert rollback.target(app, None) == "r1" and rollback.target(app, "r3") == "r3"
+    world.clock += 60
+    app.journal.go_live("r3", "blue", "t3")
+    assert rollback.target(app, None) == "r2", "deployed again, it is a good one"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cause"),
+    [("r3", "is live already"), ("r4", "was never proven"), ("r9", "is not on this host")],
+)
+def test_a_release_that_there_is_no_way_back_to_is_refused_with_those_there_are(shop, wanted, cause):
+    app, _world = shop
+    with pytest.raises(AnchorageError, match=cause) as error:
+        rollback.plan(app, wanted)
+    assert error.value.live == "shop release r3 in slot blue"
+    assert wanted == "r3" or "r1, r2" in error.value.next_step
+
+
+def test_what_was_pruned_is_no_way_back(shop):
+    app, world = shop
+    for number in (1, 2):
+        del world.files[f"{app.layout.release(f'r{number}')}/release.json"]
+    with pytest.raises(AnchorageError, match="There is no earlier release of shop to go back to"):
+        rollback.plan(app)
+
+
+@pytest.mark.parametrize("verdict", ["none", "expand"])
+def test_additions_to_the_tables_do_not_stand_in_the_way(shop, verdict):
+    app, world = shop
+    world.since = [mark("r3", verdict, "column public.items.note is new")]
+    assert rollback.plan(app)["release"] == "r2"
+
+
+@pytest.mark.parametrize("verdict", ["contract", "unknown"])
+def test_a_migration_that_the_old_code_may_not_live_with_is_refused_with_three_ways_out(shop, verdict):
+    app, world = shop
+    world.since = [mark("r3", verdict, "column public.items.price is gone")]
+    app.journal.add_restore_point({"path": "/x/r3.dump", "at": world.now() - 600, "release": "r3"})
+    with pytest.raises(AnchorageError, match=re.escape("Release r2 of shop cannot be trusted with the tables as they are")) as error:
+        rollback.plan(app)
+    assert "column public.items.price is gone" in error.value.message
+    (code, down, data) = error.value.details["ways"]
+    assert code.endswith("anchorage rollback shop --to r2 --code-only") and "deployed as a new release" in down
+    assert "/x/r3.dump" in data and "10 minutes" in data
+    assert error.value.live == "shop release r3 in slot blue"
+    assert rollback.plan(app, code_only=True)["migrations"] == world.since
+
+
+def test_without_a_restore_point_the_loss_counts_from_the_migration(shop):
+    app, world = shop
+    world.since = [{**mark("r3", "contract", "table public.items is gone"), "at": world.now() - 120}]
+    with pytest.raises(AnchorageError) as error:
+        rollback.plan(app)
+    assert "from a backup taken before, which loses all that was written in the 2 minutes since" in error.value.details["ways"][2]
+
+
+def test_an_app_without_a_database_always_has_a_way_back(shop):
+    app, world = shop
+    app.document["migrate"] = None
+    world.database_up = False
+    assert rollback.plan(app)["release"] == "r2"
+
+
+def test_the_step_goes_back_and_remembers_what_it_left(shop, monkeypatch):
+    app, _world = shop
+    monkeypatch.setattr(engine, "activate", lambda app, log, release: app.journal.go_live(release, "green", "t2") or True)
+    monkeypatch.setattr(engine, "keep_document", lambda app: True)
+    ended = engine.run_step(app, engine.ROLLBACK, {"release": "r2", "tree": "t2", "source": "s2"}, engine.Log(lambda line: None))
+    assert ended["ok"] and app.journal.live == "r2" and "left_at" in app.journal.release("r3")
