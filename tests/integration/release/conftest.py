@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import typing as t
 import urllib.error
@@ -260,6 +261,36 @@ class Host:
         state, info = self.state(app), self.public(app)
         online = {name: entry["pid"] for name, entry in self.processes(app).items() if entry["pm2_env"]["status"] == "online"}
         return Serving(state["live"], state["slot"], info["release"], info["pid"], online)
+
+
+class Visitor(threading.Thread):
+    """Asks a site again and again, as customers do, and writes down what came."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(daemon=True)
+        self.host, self.stop, self.releases, self.failures = host, threading.Event(), [], []
+
+    def run(self) -> None:
+        """Ask until it is enough."""
+        while not self.stop.is_set():
+            try:
+                self.releases.append(self.host.public(timeout=5)["release"])
+            except Exception as error:
+                self.failures.append(f"{error!r} after {len(self.releases)} answers")
+            time.sleep(0.02)
+
+    def __enter__(self) -> Visitor:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop.set()
+        self.join()
+
+    def check(self, least: int = 20) -> None:
+        """Every request was answered, and there were enough to say so."""
+        assert len(self.releases) >= least
+        assert not self.failures, (len(self.failures), len(self.releases), self.failures[:3])
 
 
 class Serving(t.NamedTuple):

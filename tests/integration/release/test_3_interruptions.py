@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import getpass
+
 import pytest
 
-from .conftest import kill, until
+from .conftest import Visitor, kill, until
 
 GATE = "Migrate the database"
 MIGRATION = [{"id": "Migration002", "sql": "ALTER TABLE stub_items ADD COLUMN IF NOT EXISTS price integer"}]
@@ -135,7 +137,8 @@ def test_a_run_that_died_inside_the_activation_ends_on_the_host(shop):
     after = shop.host.serving()
     after.check()
     assert after.live == release
-    assert shop.apps.deploy().changed == 0
+    shop.apps.deploy()  # tidies up what the killed run did not
+    assert shop.apps.deploy().changed == 0 and shop.host.serving() == after
 
 
 @pytest.mark.fault
@@ -155,15 +158,92 @@ def test_a_step_that_was_killed_on_the_host_is_named_and_done_again(shop):
 
 def test_of_two_deploys_at_once_one_wins_and_the_other_names_it(shop):
     before, other = shop.host.serving(), shop.apps.copy()
-    shop.apps.app("alpha", build="slow:20")
-    other.app("alpha")
+    shop.apps.app("alpha", build="slow:20", env={"GREETING": "ours"})
+    other.app("alpha", env={"GREETING": "theirs"})
     first = shop.apps.start("deploy")
     until(lambda: shop.host.unit_active("alpha-build"), "the first deploy's build")
     loser = other.deploy(rc=None)
-    assert "Another step works on alpha: stage of release" in loser.output
+    assert "Another step works on alpha: stage of release" in loser.output and f"started by {getpass.getuser()}@" in loser.output
     winner = shop.apps.end(first)
     assert winner.rc == 0, winner.output[-3000:]
     after = shop.host.serving()
     after.check()
+    assert shop.host.public()["greeting"] == "ours", "the loser's settings did not slip into the winner's release"
     assert after.live != before.live and shop.host.public()["version"].startswith(shop.apps.apps["alpha"]["source"]["path"].rpartition("/")[2])
     assert shop.host.runs(after.live) == 1
+
+
+def at_the_switch(shop):
+    """Start a deploy whose worker is slow, and return it when the site has the new release but nobody has confirmed it."""
+    shop.apps.app("alpha", worker="slow:15")
+    deploy = shop.apps.start("deploy")
+    until(lambda: shop.host.journal()["switch"] and shop.host.journal()["history"][-1]["event"] == "switched", "the switch")
+    assert shop.host.state()["unconfirmed"] == newest(shop)
+    return deploy
+
+
+def test_a_step_that_dies_after_the_switch_goes_back_by_itself(shop):
+    before = shop.host.serving()
+    with Visitor(shop.host) as visitor:
+        deploy = at_the_switch(shop)
+        assert shop.host.public()["release"] == newest(shop)
+        shop.host.shell("systemctl kill --signal=SIGKILL anchorage-alpha.service")
+        ended = shop.apps.end(deploy)
+        until(lambda: shop.host.journal()["switch"] is None, "the way back", 30)
+    visitor.check()
+    assert ended.rc > 0 and "ended without a word" in ended.output
+    after = shop.host.serving()
+    after.check()
+    assert (after.live, after.slot, after.pid) == (before.live, before.slot, before.pid)
+    assert shop.host.shell("systemctl is-active anchorage-alpha-overdue.timer || true").strip() == "inactive"
+    shop.apps.deploy()
+    assert shop.host.serving().live != before.live
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("how", ["reboot", "power-cut"])
+def test_a_host_that_goes_down_after_the_switch_comes_back_with_the_old_release(shop, how):
+    before = shop.host.serving()
+    deploy = at_the_switch(shop)
+    shop.host.command(how, shop.host.lab, shop.host.name)
+    kill(deploy)
+    until(lambda: shop.host.state()["running"], "the old release", 90)
+    after = until(shop.host.serving, "the site")
+    after.check()
+    assert (after.live, after.slot) == (before.live, before.slot)
+    assert shop.host.journal()["switch"] is None
+    shop.apps.deploy()
+    assert shop.host.serving().live != before.live
+    assert shop.apps.deploy().changed == 0
+
+
+@pytest.mark.fault
+def test_a_step_that_hangs_after_the_switch_is_ended_by_the_timer(shop):
+    before = shop.host.serving()
+    with Visitor(shop.host) as visitor:
+        deploy = at_the_switch(shop)
+        shop.host.shell("systemctl kill --kill-whom=main --signal=SIGSTOP anchorage-alpha.service")
+        until(lambda: shop.host.journal()["switch"] is None, "the timer", 150)
+        ended = shop.apps.end(deploy)
+    visitor.check()
+    assert ended.rc > 0
+    after = shop.host.serving()
+    after.check()
+    assert (after.live, after.pid) == (before.live, before.pid)
+
+
+@pytest.mark.fault
+def test_after_a_lost_journal_a_broken_release_leaves_what_serves_and_a_good_one_follows(shop):
+    before = shop.host.serving()
+    shop.host.shell("rm /var/lib/anchorage/alpha/journal.json")
+    with Visitor(shop.host) as visitor:
+        broken = shop.apps.copy()
+        broken.app("alpha", worker="exit")
+        broken.deploy(rc=None)
+        assert shop.host.public()["pid"] == before.pid
+        shop.apps.app("alpha")
+        shop.apps.deploy()
+    visitor.check()
+    after = shop.host.serving()
+    after.check()
+    assert after.live != before.live and shop.apps.deploy().changed == 0
