@@ -10,6 +10,13 @@ import pathlib
 import pytest
 
 EXECUTIONS = 25
+TRANSACTIONS = 2
+
+
+def test_a_fresh_host_gets_its_packages_at_once(vps):
+    history = vps.host.shell("grep -A1 ^Start-Date /var/log/apt/history.log")
+    assert 1 <= history.count("Start-Date") <= TRANSACTIONS, history
+    assert "nginx" in history and "postgresql" in history
 
 
 def test_site_ends_with_a_release_that_was_migrated_before_it_started(vps):
