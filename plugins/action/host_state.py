@@ -27,13 +27,10 @@ from ansible_collections.anchorage.vps.plugins.module_utils.host_state_spec impo
 )
 
 AGENT = "anchorage.vps.host_state_agent"
-CACHE_SECONDS = 3600
-LOCK_SECONDS = 300
 GRACE_SECONDS = 45
 #: Contents of files that go along with the read, so that what is off can be put right in the same execution.
 OFFER_BYTES = 64 * 1024
 HIDDEN = "(secret content hidden)\n"
-_FETCH_PROBLEMS = ("fetch", "404", "no package matching", "unable to locate", "hash sum mismatch")
 
 Result = dict[str, t.Any]
 
@@ -252,29 +249,11 @@ class ActionModule(ActionBase):
             self._remote("repositories", document)
             self._tell_tree(seen["repositories"], seen["repositories"], {})
             changed = True
-        valid = 0 if changed or packages.get("lists_old") else CACHE_SECONDS
-        if packages["missing"]:
-            self._apt({"name": list(packages["missing"]), "state": "present", "update_cache": True, "cache_valid_time": valid})
-        if packages["present"]:
-            self._apt({"name": list(packages["present"]), "state": "absent"})
+        if packages["missing"] or packages["present"]:
+            refresh = changed or bool(packages.get("lists_old"))
+            self._remote("packages", document, missing=list(packages["missing"]), unwanted=list(packages["present"]), refresh=refresh)
         self._tell_packages(packages)
         return changed or bool(packages["missing"] or packages["present"])
-
-    def _apt(self, arguments: Result) -> None:
-        arguments = {
-            **arguments,
-            "install_recommends": False,
-            "lock_timeout": LOCK_SECONDS,
-            "policy_rc_d": 101,
-            "dpkg_options": "force-confdef,force-confold",
-        }
-        try:
-            self._module("ansible.builtin.apt", arguments)
-        except _Refused as refused:
-            text = f"{refused.result.get('msg')} {refused.result.get('stderr')}".lower()
-            if not arguments.get("cache_valid_time") or not any(word in text for word in _FETCH_PROBLEMS):
-                raise
-            self._module("ansible.builtin.apt", {**arguments, "cache_valid_time": 0})
 
     def _provide_accounts(self, document: Result, seen: Result) -> bool:
         for kind, module in (("groups", "ansible.builtin.group"), ("users", "ansible.builtin.user")):

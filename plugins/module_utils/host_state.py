@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import fnmatch
 import grp
 import hashlib
 import json
@@ -24,7 +25,7 @@ from . import host_state_stage as stage
 from . import host_state_units as units
 from .errors import AnchorageError
 from .host_state_tree import Entry, Transaction, Tree, matches
-from .world import World
+from .world import Completed, World
 
 Document = t.Mapping[str, t.Any]
 
@@ -34,6 +35,9 @@ POLICY = "/usr/sbin/policy-rc.d"
 POLICY_TEXT = b"#!/bin/sh\nexit 101\n"
 RECORDS = "/run/anchorage/units"
 LOCK_SECONDS = 300
+LISTS_SECONDS = 3600
+FETCH_ATTEMPTS = 3
+_FETCH_PROBLEMS = ("fetch", "404", "unable to locate", "hash sum mismatch", "was not found", "no installation candidate")
 _UNIT_DIRECTORIES = ("/etc/systemd/system/", "/usr/local/lib/systemd/system/", "/run/systemd/system/", "/usr/lib/systemd/system/")
 
 
@@ -356,7 +360,6 @@ class Engine:
         """Finish what an interrupted dpkg left, once no other package manager runs."""
         known = dpkg.parse_status((self.world.read(STATUS) or b"").decode("utf-8", "replace"))
         before = dpkg.broken(known)
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_MODE": "l", "LC_ALL": "C"}
         with _frontend_lock(self.world):
             if self.world.read(POLICY) == POLICY_TEXT:
                 os.unlink(POLICY)
@@ -366,25 +369,10 @@ class Engine:
                 return {"changed": False, "before": before}
             first = self.world.run(
                 ["dpkg", "--force-confdef", "--force-confold", "--configure", "-a"],
-                env={**environment, "DPKG_FRONTEND_LOCKED": "1"},
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C", "DPKG_FRONTEND_LOCKED": "1"},
                 timeout=1800,
             )
-        second = self.world.run(
-            [
-                "apt-get",
-                "-o",
-                f"DPkg::Lock::Timeout={LOCK_SECONDS}",
-                "-o",
-                "Dpkg::Options::=--force-confdef",
-                "-o",
-                "Dpkg::Options::=--force-confold",
-                "-f",
-                "-y",
-                "install",
-            ],
-            env=environment,
-            timeout=1800,
-        )
+        second = self._apt("--fix-broken", "install")
         known = dpkg.parse_status((self.world.read(STATUS) or b"").decode("utf-8", "replace"))
         if second.rc != 0 or dpkg.broken(known):
             output = (second.stderr or second.stdout or first.stderr).strip()[-2000:]
@@ -394,6 +382,85 @@ class Engine:
                 next_step=f"repair {', '.join(dpkg.broken(known)) or 'the packages'} by hand, then run it again",
             )
         return {"changed": True, "before": before}
+
+    def packages(self, missing: t.Sequence[str], unwanted: t.Sequence[str], *, refresh: bool) -> dict[str, t.Any]:
+        """Install and remove packages, each kind in one transaction; no service is started by it.
+
+        :arg missing: names, or C(name=version) where the version may hold wildcards.
+        :arg refresh: whether the lists of packages must be fetched anew, however old they are.
+        """
+        before = self.world.read(self.root + POLICY)
+        self.world.write_atomic(self.root + POLICY, POLICY_TEXT, mode=0o755)
+        try:
+            if missing:
+                self._install_packages(missing, refresh=refresh)
+            if unwanted:
+                done = self._apt("remove", *unwanted)
+                if done.rc != 0:
+                    raise self._apt_failed("removed", unwanted, done.stderr)
+        finally:
+            if before in (None, POLICY_TEXT):
+                self.world.remove(self.root + POLICY)
+            else:
+                self.world.write_atomic(self.root + POLICY, t.cast(bytes, before), mode=0o755)
+        return {"changed": True}
+
+    def _install_packages(self, missing: t.Sequence[str], *, refresh: bool) -> None:
+        complaint = self._fetch_lists() if refresh or self._lists_age() > LISTS_SECONDS else None
+        done = self._apt("--no-install-recommends", "install", *map(self._exact, missing))
+        stale = any(word in done.stderr.lower() for word in _FETCH_PROBLEMS)
+        if done.rc != 0 and stale and complaint is None:
+            complaint = self._fetch_lists()
+            done = self._apt("--no-install-recommends", "install", *map(self._exact, missing))
+        if done.rc != 0:
+            raise self._apt_failed("installed", missing, f"{done.stderr}{complaint or ''}")
+
+    def _apt(self, *arguments: str) -> Completed:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none", "NEEDRESTART_MODE": "l", "LC_ALL": "C"}
+        options = [f"DPkg::Lock::Timeout={LOCK_SECONDS}", "Dpkg::Options::=--force-confdef", "Dpkg::Options::=--force-confold"]
+        return self.world.run(
+            ["apt-get", "--quiet", "--yes", *(word for option in options for word in ("-o", option)), *arguments], env=environment, timeout=1800
+        )
+
+    def _fetch_lists(self) -> str | None:
+        """Fetch the lists of packages. Returns what apt complained of; another repository's fault need not keep ours from working."""
+        deadline = self.world.monotonic() + LOCK_SECONDS
+        for attempt in range(1, 1000):
+            done = self._apt("-o", "APT::Update::Error-Mode=any", "update")
+            if done.rc == 0:
+                return None
+            locked = "could not get lock" in done.stderr.lower()
+            if self.world.monotonic() > deadline or (attempt >= FETCH_ATTEMPTS and not locked):
+                break
+            self.world.sleep(2)
+        return done.stderr
+
+    def _lists_age(self) -> float:
+        """Return how many seconds ago the lists were fetched; for ever where there are none."""
+        lists = f"{self.root}/var/lib/apt/lists"
+        times = [os.stat(f"{lists}/{name}").st_mtime for name in self.world.listdir(lists) if name.endswith(("_InRelease", "_Release"))]
+        stamp = f"{self.root}/var/lib/apt/periodic/update-success-stamp"
+        if times and os.path.exists(stamp):
+            times.append(os.stat(stamp).st_mtime)
+        return self.world.now() - max(times) if times else float("inf")
+
+    def _exact(self, wish: str) -> str:
+        """Return a wish with the newest version that fits its wildcards; apt-get itself takes exact ones."""
+        name, _equals, version = wish.partition("=")
+        if not any(letter in version for letter in "*?["):
+            return wish
+        done = self.world.run(["apt-cache", "madison", name], timeout=120)
+        found = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.count("|") >= 2]
+        return next((f"{name}={candidate}" for candidate in found if fnmatch.fnmatchcase(candidate, version)), wish)
+
+    @staticmethod
+    def _apt_failed(verb: str, names: t.Sequence[str], stderr: str) -> AnchorageError:
+        lines = [line for line in stderr.splitlines() if line.startswith(("E:", "W:"))] or stderr.strip().splitlines()[-3:]
+        return AnchorageError(
+            f"apt-get: {', '.join(names)} could not be {verb}: {' '.join(lines)[-1500:]}",
+            live="what was installed before",
+            next_step="correct packages or repositories as apt says, then run it again",
+        )
 
     def repositories(self, document: Document) -> dict[str, t.Any]:
         """Write the repositories' files, keys fetched and checked first."""

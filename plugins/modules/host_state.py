@@ -14,10 +14,13 @@ description:
   - One task describes repositories, packages, groups, users, directories, files, links and units.
   - One remote execution reads the whole state of the host. When nothing is off, or nothing but files and units, it is the only one;
     contents of more than 64 KiB travel when they are needed.
-  - What is off is put right in the order of the options below. Packages, groups and users are handed to
-    M(ansible.builtin.apt), M(ansible.builtin.group) and M(ansible.builtin.user).
+  - What is off is put right in the order of the options below. Groups and users are handed to
+    M(ansible.builtin.group) and M(ansible.builtin.user).
   - Files, links and directories are rendered on the controller, validated together on a staged tree that only the validators
     see, and then installed together with fsync, or not at all.
+  - Packages are installed by apt-get in one transaction, without recommended ones; no service is started by that, and no configuration file
+    that somebody changed is replaced. The lists of packages are fetched when they are older than an hour, than a repository's description, or too
+    old to help.
   - Units are brought into their state right after the files. The first that does not follow ends it.
   - A unit is restarted or reloaded when what it has loaded is not what lies on disk, whether this run, an earlier run that
     died, or a hand changed it.

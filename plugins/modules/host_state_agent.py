@@ -28,7 +28,7 @@ options:
     description: What to do.
     type: str
     required: true
-    choices: [read, heal, repositories, apply, act, settle, go_back]
+    choices: [read, heal, repositories, packages, apply, act, settle, go_back]
   payload:
     description: The document and what the operation needs besides, as JSON in one string, so that nothing of it is ever shown.
     type: str
@@ -69,7 +69,7 @@ def main() -> None:
             "operation": {
                 "type": "str",
                 "required": True,
-                "choices": ["read", "heal", "repositories", "apply", "act", "settle", "go_back"],
+                "choices": ["read", "heal", "repositories", "packages", "apply", "act", "settle", "go_back"],
             },
             "payload": {"type": "str", "required": True, "no_log": True},
         },
@@ -82,6 +82,7 @@ def main() -> None:
         "read": lambda: engine.read(document, check=module.check_mode, texts=payload["texts"], offered=payload["contents"]),
         "heal": engine.heal,
         "repositories": lambda: engine.repositories(document),
+        "packages": lambda: engine.packages(payload["missing"], payload["unwanted"], refresh=payload["refresh"]),
         "apply": lambda: engine.apply(document, payload["contents"], act=payload["act"], check=module.check_mode),
         "act": lambda: engine.act(document, settle=False),
         "settle": lambda: engine.settle(document, payload["acted"], confirmed=payload["confirmed"]),

@@ -108,10 +108,16 @@ def test_what_is_off_is_done_in_order(monkeypatch):
         "users": [{"name": "u", "before": None, "after": "present"}],
         "tree": [off("/etc/x")],
     }
-    script = {"read": seen, "heal": {"changed": True}, "repositories": {}, "apply": {**APPLIED, "changes": [off("/etc/x")], "acted": [STARTED]}}
+    script = {
+        "read": seen,
+        "heal": {"changed": True},
+        "repositories": {},
+        "packages": {"changed": True},
+        "apply": {**APPLIED, "changes": [off("/etc/x")], "acted": [STARTED]},
+    }
     arguments = {"packages": ["nginx"], "packages_absent": ["telnet"], "groups": [{"name": "g"}], "users": [{"name": "u"}]}
     result, action = run({**arguments, "files": [{"path": "/etc/x", "content": "x"}]}, monkeypatch, script=script)
-    assert action.calls == ["read", "heal", "repositories", "apt", "apt", "group", "user", "apply"]
+    assert action.calls == ["read", "heal", "repositories", "packages", "group", "user", "apply"]
     assert json.loads(action.sent["payload"])["act"] is True
     kinds = [change["kind"] for change in result["changes"]]
     assert kinds == ["dpkg", "file", "package", "package", "group", "user", "file", "unit"]
@@ -156,12 +162,13 @@ def test_a_complaint_never_quotes_a_secret_file(monkeypatch):
     assert result["msg"] == 'bad token "(hidden)" in line 1'
 
 
-def test_a_stale_list_of_packages_is_fetched_anew_once(monkeypatch):
-    seen = {**SEEN, "packages": {"missing": {"nginx": None}, "present": {}, "broken": [], "lists_old": False}}
-    script = {"read": seen, "apt": [{"failed": True, "msg": "Failed to fetch http://x 404 Not Found"}, {}]}
-    result, action = run({"packages": ["nginx"]}, monkeypatch, script=script)
-    assert action.calls == ["read", "apt", "apt"] and not result.get("failed")
-    assert action.sent["cache_valid_time"] == 0 and action.sent["policy_rc_d"] == 101
+@pytest.mark.parametrize("old", [True, False])
+def test_packages_are_one_execution_that_knows_whether_its_lists_may_be_used(monkeypatch, old):
+    seen = {**SEEN, "packages": {"missing": {"nginx": None}, "present": {"telnet": "1"}, "broken": [], "lists_old": old}}
+    _result, action = run({"packages": ["nginx"], "packages_absent": ["telnet"]}, monkeypatch, script={"read": seen})
+    payload = json.loads(action.sent["payload"])
+    assert action.calls == ["read", "packages"]
+    assert (payload["missing"], payload["unwanted"], payload["refresh"]) == (["nginx"], ["telnet"], old)
 
 
 def test_a_unit_that_nothing_brings_is_an_error_by_name(monkeypatch):

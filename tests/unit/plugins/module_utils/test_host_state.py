@@ -273,3 +273,94 @@ def test_what_other_modules_do_first_comes_first(host, tmp_path, more):
     files = [("/etc/shop/a", "two")]
     answer = engine(host, tmp_path).read(document(files, **more), offered=contents(*files))
     assert "applied" not in answer and (tmp_path / "etc/shop/a").read_text() == "one"
+
+
+class AptHost(Host):
+    """A host whose apt-get answers what a test wrote down."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers, self.asked, self.slept = list(answers), [], 0
+
+    def run(self, argv, **options):
+        if argv[0] == "apt-cache":
+            return Completed(0, " nodejs | 22.1.0-1 | repo\n nodejs | 20.9.0-2 | repo\n nodejs | 20.8.0-1 | repo\n", "")
+        if argv[0] != "apt-get":
+            return super().run(argv, **options)
+        words = [word for word in argv[1:] if not word.startswith(("-", "DPkg", "Dpkg", "APT"))]
+        self.asked.append(" ".join(words))
+        self.policy = self.read(self.policy_path)
+        assert options["env"]["DEBIAN_FRONTEND"] == "noninteractive" and "Dpkg::Options::=--force-confold" in argv
+        return self.answers.pop(0) if self.answers else Completed(0, "", "")
+
+    def sleep(self, seconds):
+        self.slept += seconds
+
+
+def apt(root, *answers, lists=True):
+    """Return such a host, with lists of packages or without, and its engine."""
+    host = AptHost(*answers)
+    host.policy_path = str(root / "usr/sbin/policy-rc.d")
+    (root / "usr/sbin").mkdir(parents=True)
+    (root / "var/lib/apt/lists/partial").mkdir(parents=True)
+    if lists:
+        (root / "var/lib/apt/lists").joinpath("mirror_InRelease").touch()
+        os.utime(root / "var/lib/apt/lists/mirror_InRelease", (1900, 1900))
+    return host, engine(host, root)
+
+
+STALE = Completed(100, "", "E: Failed to fetch nginx_1.deb  404  Not Found\n")
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "asked"),
+    [
+        ([], {}, ["install nginx"]),
+        ([], {"refresh": True}, ["update", "install nginx"]),
+        ([], {"lists": False}, ["update", "install nginx"]),
+        ([STALE], {}, ["install nginx", "update", "install nginx"]),
+    ],
+    ids=["fresh lists", "a new repository", "no lists", "stale lists"],
+)
+def test_lists_are_fetched_when_they_cannot_be_right(tmp_path, answers, options, asked):
+    host, found = apt(tmp_path, *answers, lists=options.get("lists", True))
+    found.packages(["nginx"], [], refresh=options.get("refresh", False))
+    assert host.asked == asked
+
+
+def test_no_service_starts_meanwhile_and_what_said_so_goes_again(tmp_path):
+    host, found = apt(tmp_path)
+    found.packages(["nginx"], ["telnet"], refresh=False)
+    assert host.asked == ["install nginx", "remove telnet"]
+    assert b"exit 101" in host.policy and not (tmp_path / "usr/sbin/policy-rc.d").exists()
+    (tmp_path / "usr/sbin/policy-rc.d").write_text("somebody's own")
+    found.packages(["nginx"], [], refresh=False)
+    assert (tmp_path / "usr/sbin/policy-rc.d").read_text() == "somebody's own"
+
+
+def test_wildcards_become_the_newest_version_that_fits(tmp_path):
+    host, found = apt(tmp_path)
+    found.packages(["nodejs=20.*"], [], refresh=False)
+    assert host.asked == ["install nodejs=20.9.0-2"]
+
+
+def test_what_apt_cannot_do_is_said_in_its_words_and_leaves_no_policy(tmp_path):
+    host, found = apt(tmp_path, Completed(100, "", "reading\nE: Unable to locate package nginks\n"), Completed(0, "", ""), STALE)
+    with pytest.raises(AnchorageError, match="apt-get: nginks could not be installed: E: Failed to fetch") as error:
+        found.packages(["nginks"], [], refresh=False)
+    assert "packages or repositories" in error.value.next_step
+    assert not (tmp_path / "usr/sbin/policy-rc.d").exists() and host.asked == ["install nginks", "update", "install nginks"]
+
+
+def test_a_repository_of_somebody_else_that_is_away_does_not_keep_ours_from_working(tmp_path):
+    broken = Completed(100, "", "E: Failed to fetch https://example.com/InRelease\n")
+    host, found = apt(tmp_path, broken, broken, broken)
+    found.packages(["nginx"], [], refresh=True)
+    assert host.asked == ["update", "update", "update", "install nginx"] and host.slept == 4
+
+
+def test_locked_lists_are_waited_for(tmp_path):
+    locked = Completed(100, "", "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7\n")
+    host, found = apt(tmp_path, *[locked] * 9)
+    found.packages(["nginx"], [], refresh=True)
+    assert host.asked == ["update"] * 10 + ["install nginx"]
