@@ -41,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     releases.add_argument("--json", action="store_true")
     logs = commands.add_parser("logs", help="the log of the last step")
     logs.add_argument("app")
+    unlock = commands.add_parser("unlock-info", help="who holds the locks of an app, and how to end that")
+    unlock.add_argument("app")
+    unlock.add_argument("--json", action="store_true")
     step = commands.add_parser("step", help="run one step here and now (playbooks start it as a unit)")
     step.add_argument("step", choices=(*engine.STEPS, engine.ROLLBACK))
     step.add_argument("app")
@@ -68,7 +71,7 @@ def main(argv: t.Sequence[str] | None = None) -> int:
     """Run the command. Returns 0, 1 when something failed, 2 when it was called wrongly."""
     options = parser().parse_args(argv)
     try:
-        return t.cast(int, globals()[f"_{options.command}"](options))
+        return t.cast(int, globals()[f"_{options.command.replace('-', '_')}"](options))
     except AnchorageError as error:
         complain(error.text())
         return 1
@@ -115,6 +118,28 @@ def _releases(options: argparse.Namespace) -> int:
         mark = "live" if entry["id"] == app.journal.live else "previous" if entry["id"] == app.journal.data["previous"] else ""
         times = " ".join(f"{state} {_time(entry.get(state + '_at'))}" for state in ("staged", "migrated", "proven"))
         say(f"{entry['id']}  {mark:8}  {times}  {entry.get('version', '')} {entry.get('source', '')[:12]}")
+    return 0
+
+
+def _unlock_info(options: argparse.Namespace) -> int:
+    """There is nothing to unlock, since locks end with their owners; so say who the owners are."""
+    found = engine.unlock_info(App(options.app, World()))
+    if options.json:
+        say(json.dumps(found, indent=1, sort_keys=True))
+        return 0
+    name, step = found["app"], found["step"]
+    if step:
+        owner = f" by {step['owner']}" if step["owner"] else ""
+        say(f"{name}: {step['step']} of release {step['release']} runs, started{owner} {step['seconds']:.0f} s ago; its log: anchorage logs {name}")
+        say(f"  to end it: systemctl stop {found['unit']} 'anchorage-{name}-*'")
+    else:
+        say(f"{name}: no step runs, and the lock is free")
+    if found["database"] is None:
+        say("  the database does not answer, so who migrates it is not known")
+    for session in found["database"] or []:
+        waits = ", waits for a lock" if session["waits"] else ""
+        say(f"  database session {session['pid']} ({session['name'] or 'nameless'}, {session['seconds']:.0f} s{waits}): {session['query']}")
+        say(f"  to end it: psql, SELECT pg_terminate_backend({session['pid']});")
     return 0
 
 

@@ -17,11 +17,12 @@ import typing as t
 
 from . import admin_user, recovery, release_plan
 from .app import UNIT, App, Log
+from .database import Database
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
 from .slots import running
 from .step_activate import activate
-from .step_migrate import migrate
+from .step_migrate import LOCK, migrate
 from .step_stage import stage
 from .world import World
 
@@ -124,6 +125,30 @@ def describe_step(app: App) -> str:
     age = app.world.now() - step["started_at"]
     owner = f" by {step['owner']}" if step.get("owner") else ""
     return f"{step['step']} of release {step['release']}, started{owner} {age:.0f} s ago in {app.layout.unit}"
+
+
+def unlock_info(app: App) -> dict[str, t.Any]:
+    """Tell who holds the locks of an app: the step that runs, and whoever migrates its database. Changes nothing.
+
+    :returns: C(step), None where none runs; C(database), the sessions that hold the migration lock or do the migration, None where it cannot be asked.
+    """
+    found: dict[str, t.Any] = {"app": app.name, "unit": app.layout.unit, "step": None, "database": []}
+    step = read_step(app)
+    if step and unit_active(app):
+        found["step"] = {key: step.get(key) for key in ("step", "release", "owner", "pid", "started_at", "log")}
+        found["step"]["seconds"] = round(app.world.now() - step["started_at"], 1)
+    if app.gated:
+        try:
+            found["database"] = t.cast(Database, app.database).rows(
+                "SELECT pid, application_name AS name, client_addr::text AS client, state, wait_event_type = 'Lock' AS waits,"
+                " round(extract(epoch FROM now() - backend_start)) AS seconds, left(query, 200) AS query"
+                " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND (application_name LIKE 'anchorage-migrate-%' OR pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                f" AND (classid, objid) = ({LOCK[0]}::oid, {LOCK[1]}::oid)))"
+            )
+        except AnchorageError:
+            found["database"] = None
+    return found
 
 
 def read_step(app: App) -> dict[str, t.Any]:

@@ -78,3 +78,30 @@ def test_a_step_works_with_the_document_that_it_was_given_and_takes_it_away(shop
     words = ["step", "stage", "shop", "--release=r3", "--tree=t3", "--source=s3", "--owner=ada@laptop", f"--document={given}"]
     assert command.main(words) == 0
     assert seen == [("stage", {"GIVEN": "yes"}, "ada@laptop")] and not given.exists()
+
+
+def test_a_free_lock_is_called_free(shop, capsys):
+    shop[1].answers["pg_stat_activity"] = "[]"
+    assert command.main(["unlock-info", "shop"]) == 0
+    assert capsys.readouterr().out == "shop: no step runs, and the lock is free\n"
+
+
+def test_who_holds_a_lock_is_named_with_the_way_to_end_it(shop, capsys):
+    app, world = shop
+    world.units.add(app.layout.unit)
+    world.files[app.layout.step] = json.dumps({"step": "migrate", "release": "r3", "owner": "ada@laptop", "started_at": world.now() - 42, "log": "/l"})
+    session = {"pid": 77, "name": "anchorage-migrate-shop", "client": "127.0.0.1", "state": "active", "waits": True, "seconds": 40, "query": "ALTER TABLE x"}
+    world.answers["pg_stat_activity"] = json.dumps([session])
+    assert command.main(["unlock-info", "shop"]) == 0
+    said = capsys.readouterr().out
+    assert "migrate of release r3 runs, started by ada@laptop 42 s ago" in said and "systemctl stop anchorage-shop.service 'anchorage-shop-*'" in said
+    assert "session 77 (anchorage-migrate-shop, 40 s, waits for a lock): ALTER TABLE x" in said and "pg_terminate_backend(77)" in said
+    assert command.main(["unlock-info", "shop", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"]["seconds"] == 42.0
+
+
+def test_a_database_that_does_not_answer_is_said(shop, capsys):
+    _app, world = shop
+    world.database_up = False
+    assert command.main(["unlock-info", "shop"]) == 0
+    assert "the database does not answer" in capsys.readouterr().out
