@@ -249,7 +249,9 @@ class ActionModule(ActionBase):
             self._remote("repositories", document)
             self._tell_tree(seen["repositories"], seen["repositories"], {})
             changed = True
-        if packages["missing"] or packages["present"]:
+        if packages.get("policy_left"):
+            self._tell("policy", "/usr/sbin/policy-rc.d", "left by a run that died", "absent")
+        if packages["missing"] or packages["present"] or packages.get("policy_left"):
             refresh = changed or bool(packages.get("lists_old"))
             self._remote("packages", document, missing=list(packages["missing"]), unwanted=list(packages["present"]), refresh=refresh)
         self._tell_packages(packages)

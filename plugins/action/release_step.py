@@ -90,11 +90,12 @@ class ActionModule(ActionBase):
         try:
             asked = {key: args[key] for key in ("apps", "release", "code_only") if args.get(key) is not None}
             plans = self._ask({"operation": "rollback_plan", **asked})["apps"]
-            for name in [] if self._task.check_mode else args["apps"]:
+            needed = [name for name in args["apps"] if plans[name]["needed"]]
+            for name in [] if self._task.check_mode else needed:
                 plans[name]["outcome"] = self._step(name, "rollback", plans[name], None, None)
         except StepFailed as failure:
             return {**failure.result, "failed": True}
-        return {"changed": True, "apps": plans}
+        return {"changed": bool(needed), "apps": plans}
 
     def _source(self, path: str) -> tuple[str, str]:
         """Return the checksum and the absolute path of a source on the controller."""

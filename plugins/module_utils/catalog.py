@@ -26,13 +26,13 @@ SELECT json_build_object(
       SELECT coalesce(json_object_agg(a.attname, json_build_array(format_type(a.atttypid, a.atttypmod), a.attnotnull,
         a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '')), '{{}}') AS columns
       FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS found
-    WHERE c.relkind IN ('r', 'p') AND {_MINE}),
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_MINE}),
   'rules', (
     SELECT coalesce(json_agg(json_build_array(format('%s.%s', n.nspname, c.relname), k.conname, pg_get_constraintdef(k.oid))), '[]')
     FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE k.contype IN ('c', 'f', 'p', 'u', 'x') AND {_MINE}),
   'unique', (
-    SELECT coalesce(json_agg(json_build_array(format('%s.%s', n.nspname, c.relname), i.indexrelid::regclass::text)), '[]')
+    SELECT coalesce(json_agg(json_build_array(format('%s.%s', n.nspname, c.relname), i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid))), '[]')
     FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE i.indisunique AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conindid = i.indexrelid) AND {_MINE}),
   'labels', (
@@ -54,7 +54,11 @@ def compare(before: Catalog, after: Catalog) -> tuple[str, list[str]]:
             if table in old and known.get((table, name)) != definition:
                 harder.append(f"table {table} has a new {what} {name}" + (f": {definition[0]}" if definition else ""))
         present = {(entry[0], entry[1]) for entry in after[key]}
-        softer += [f"table {table} lost its {what} {name}" for table, name in sorted(known) if table in new and (table, name) not in present]
+        for table, name in sorted(set(known) - present):
+            if table in new:
+                # An upsert names the uniqueness that it relies on; other rules are only missed by nobody.
+                needed = key == "unique" or known[table, name][0].startswith(("PRIMARY KEY", "UNIQUE", "EXCLUDE"))
+                (harder if needed else softer).append(f"table {table} lost its {what} {name}")
     labels_before, labels_after = ({tuple(entry) for entry in side["labels"]} for side in (before, after))
     harder += [f"type {name} lost its value '{label}'" for name, label in sorted(labels_before - labels_after)]
     softer += [f"type {name} has a new value '{label}'" for name, label in sorted(labels_after - labels_before)]

@@ -172,6 +172,9 @@ def _rollback(options: argparse.Namespace) -> int:
     if options.plan:
         say(json.dumps(plan, indent=1, sort_keys=True) if options.json else f"{app.name}: would go back from {plan['live']} to {plan['release']}")
         return 0
+    if not plan["needed"]:
+        say(f"{app.name}: release {plan['release']} is live already")
+        return 0
     wish = {key: plan[key] for key in ("release", "tree", "source")}
     started = engine.start(app, engine.ROLLBACK, {**wish, "owner": os.environ.get("SUDO_USER") or "root"})
     answer: dict[str, t.Any] = {"running": True, "offset": 0, "lines": []}
@@ -192,6 +195,9 @@ def _recover(options: argparse.Namespace) -> int:
             engine.recover(App(name, world), Log(say), boot=options.boot, overdue=options.overdue)
         except AnchorageError as error:
             complain(error.text())
+            code = 1
+        except Exception as error:
+            complain(f"{name}: {type(error).__name__}: {error}")
             code = 1
     return code
 

@@ -115,12 +115,15 @@ class Marks:
 
     TABLE = "anchorage.release"
 
+    #: Only where a mark was set before there were verdicts: it locks out whoever reads the table, a backup too.
+    _COLUMNS = "ALTER TABLE anchorage.release ADD COLUMN schema_id text, ADD COLUMN verdict text, ADD COLUMN findings text;"
+
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def has(self, app: str, release: str) -> bool:
         """Tell whether a release of an app was migrated here."""
-        if self.database.execute("SELECT to_regclass('anchorage.release') IS NOT NULL") != "t":
+        if not self._exists():
             return False
         sql = "SELECT count(*) FROM anchorage.release WHERE app = :'app' AND id = :'release'"
         return self.database.execute(sql, app=app, release=release) != "0"
@@ -144,6 +147,9 @@ class Marks:
             release=release,
         )
 
+    def _exists(self) -> bool:
+        return self.database.execute("SELECT to_regclass('anchorage.release') IS NOT NULL") == "t"
+
     def _has_verdicts(self) -> bool:
         column = "SELECT 1 FROM information_schema.columns WHERE table_schema = 'anchorage' AND table_name = 'release' AND column_name = 'verdict'"
         return self.database.execute(f"SELECT EXISTS ({column})") == "t"
@@ -160,9 +166,10 @@ class Marks:
             CREATE SCHEMA IF NOT EXISTS anchorage;
             CREATE TABLE IF NOT EXISTS anchorage.release (
               app text NOT NULL, id text NOT NULL, source text NOT NULL, host text NOT NULL,
-              migrated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (app, id));
-            ALTER TABLE anchorage.release ADD COLUMN IF NOT EXISTS schema_id text, ADD COLUMN IF NOT EXISTS verdict text,
-              ADD COLUMN IF NOT EXISTS findings text;
+              migrated_at timestamptz NOT NULL DEFAULT now(), schema_id text, verdict text, findings text, PRIMARY KEY (app, id));
+            """
+            + ("" if self._has_verdicts() or not self._exists() else self._COLUMNS)
+            + """
             INSERT INTO anchorage.release (app, id, source, host, schema_id, verdict, findings)
               VALUES (:'app', :'release', :'source', :'host', :'schema', :'verdict', :'findings') ON CONFLICT (app, id) DO NOTHING;
             COMMIT;

@@ -18,6 +18,7 @@ import typing as t
 from . import admin_user, recovery, release_plan
 from .app import UNIT, App, Log
 from .database import Database
+from .dead_man import DeadMan
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
 from .slots import running
@@ -173,10 +174,7 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
             elif step == "migrate":
                 changed = migrate(app.at(wish["release"]), log, release=wish["release"])
             elif step == ROLLBACK:
-                left = app.journal.live
-                changed = activate(app, log, release=wish["release"])
-                if left is not None and left != wish["release"]:
-                    app.journal.leave(left)
+                changed = activate(app, log, release=wish["release"], leaving=app.journal.live)
             else:
                 changed = activate(app, log, release=wish["release"])
                 changed = admin_user.ensure(app.at(wish["release"]), log, wish["release"]) or changed
@@ -295,11 +293,12 @@ def recover(app: App, log: Log, *, boot: bool = False, overdue: bool = False) ->
     :arg boot: PM2 and the proxy do not run yet, so only what they read is put right.
     :arg overdue: the step had its time; it is ended first, and its own unit then does this.
     """
-    if overdue and unit_active(app):
+    if overdue and app.journal.switch is not None and unit_active(app) and read_step(app).get("step") in ("activate", ROLLBACK):
         log.say(f"{app.name}: {describe_step(app)} has not confirmed its release in time and is ended")
-        app.world.run(["systemctl", "kill", "--signal=SIGKILL", app.layout.unit], timeout=60)
+        app.world.run(["systemctl", "kill", "--kill-who=main", "--signal=SIGKILL", app.layout.unit], timeout=60)
         return True
     if not boot and not app.journal.unsettled:
+        DeadMan(app).disarm()
         return False
     with lock(app):
         return recovery.at_boot(app, log) if boot else recovery.recover(app, log)

@@ -167,7 +167,9 @@ class Engine:
     def _is_small(answer: t.Mapping[str, t.Any]) -> bool:
         """Tell whether files or units are off, and nothing that other modules have to do first."""
         packages, unit_state = answer["packages"], answer["units"]
-        before = any(packages[key] for key in ("missing", "present", "broken")) or answer["repositories"] or answer["groups"] or answer["users"]
+        before = (
+            any(packages.get(key) for key in ("missing", "present", "broken", "policy_left")) or answer["repositories"] or answer["groups"] or answer["users"]
+        )
         off = answer["tree"] or answer["strays"] or unit_state["daemon_reload"] or unit_state["off"] or unit_state["unknown"]
         return bool(off) and not before and answer.get("confirm") != "pending"
 
@@ -392,12 +394,13 @@ class Engine:
         before = self.world.read(self.root + POLICY)
         self.world.write_atomic(self.root + POLICY, POLICY_TEXT, mode=0o755)
         try:
-            if missing:
-                self._install_packages(missing, refresh=refresh)
-            if unwanted:
-                done = self._apt("remove", *unwanted)
-                if done.rc != 0:
-                    raise self._apt_failed("removed", unwanted, done.stderr)
+            with _signals_raise():
+                if missing:
+                    self._install_packages(missing, refresh=refresh)
+                if unwanted:
+                    done = self._apt("remove", *unwanted)
+                    if done.rc != 0:
+                        raise self._apt_failed("removed", unwanted, done.stderr)
         finally:
             if before in (None, POLICY_TEXT):
                 self.world.remove(self.root + POLICY)

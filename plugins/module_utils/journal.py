@@ -131,9 +131,14 @@ class Journal:
         self.data["unsettled"] = False
         self.save()
 
-    def go_live(self, release: str, slot: str, tree: str) -> None:
-        """Say that a release serves now, from which slot and which tree. This one write is the confirmation."""
+    def go_live(self, release: str, slot: str, tree: str, *, leaving: str | None = None) -> None:
+        """Say that a release serves now, from which slot and which tree. This one write is the confirmation.
+
+        :arg leaving: the release that is gone back from, so that the next way back does not lead to it.
+        """
         self.data["switch"], self.data["unsettled"] = None, True
+        if leaving in self.data["releases"] and leaving != release:
+            self.data["releases"][leaving]["left_at"] = self.store.now()
         if self.live != release:
             self.data["previous"] = self.live
         self.release(release).pop("left_at", None)
@@ -141,11 +146,6 @@ class Journal:
         self.data["live"] = release
         self.data["slot"] = slot
         self.mark(release, "proven", slot=slot)
-
-    def leave(self, release: str) -> None:
-        """Say that a release is gone back from, so that the next way back does not lead to it."""
-        if release in self.data["releases"]:
-            self.mark(release, "left")
 
     def forget(self, release: str) -> None:
         """Drop a release that was removed from the disk."""
@@ -160,6 +160,13 @@ class Journal:
         """Write down a restore point, and which release it was taken for."""
         self.data["restore_points"] = [*self.restore_points(), point]
         self.note("restore point", point["release"], path=point["path"])
+
+    def settle_restore_points(self, release: str) -> None:
+        """Say that the migration for which these were taken has succeeded, and as which release."""
+        for point in self.restore_points():
+            if point.get("pending"):
+                point.update(pending=False, migrated=release)
+        self.save()
 
     def drop_restore_point(self, path: str) -> None:
         """Forget one that was removed."""

@@ -45,8 +45,9 @@ class Layout:
     def wish(self, release: str) -> str:
         return f"{self.state}/wish-{release}.json"
 
-    def catalog(self, release: str) -> str:
-        return f"{self.state}/catalog-{release}.json"
+    @property
+    def catalog(self) -> str:
+        return f"{self.state}/catalog.json"
 
     @property
     def restore_points(self) -> str:

@@ -38,5 +38,6 @@ def at_boot(app: App, log: Log) -> bool:
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
         app.journal.end_switch("went back")
-    app.journal.settled()
+    if app.journal.unsettled:
+        app.journal.settled()
     return switch is not None

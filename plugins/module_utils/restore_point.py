@@ -46,12 +46,16 @@ def take(app: App, log: Log, database: Database, release: str) -> dict[str, t.An
         "at": app.world.now(),
         "release": release,
         "before": app.journal.live,
+        "pending": True,
         "bytes": size,
         "entries": entries,
         "seconds": round(app.world.monotonic() - began, 1),
     }
     app.journal.add_restore_point(point)
-    for old in app.journal.restore_points()[: -options["keep"]]:
+    points = app.journal.restore_points()
+    # What failed attempts left is in every later dump, so the first one since the last success stays.
+    first = next(entry for entry in points if entry["pending"])
+    for old in [entry for entry in points[: -options["keep"]] if entry is not first]:
         app.world.remove(old["path"])
         app.journal.drop_restore_point(old["path"])
     log.say(f"{app.name}: restore point {path} ({size / 1048576:.1f} MiB, {entries} entries, {point['seconds']} s)")

@@ -27,7 +27,7 @@ def target(app: App, wanted: str | None) -> str:
     listed = f"Go back to one of: {', '.join(sorted(good)) or 'none is left'} (anchorage releases {app.name})."
     if wanted is not None:
         if wanted == app.journal.live:
-            raise AnchorageError(f"Release {wanted} of {app.name} is live already.", live=app.living())
+            return wanted
         if wanted not in good:
             cause = "was never proven" if wanted in known and "proven_at" not in known[wanted] else "is not on this host"
             raise AnchorageError(f"Release {wanted} of {app.name} {cause}, so there is no way back to it.", live=app.living(), next_step=listed)
@@ -50,7 +50,7 @@ def refuse(app: App, release: str, found: list[dict[str, t.Any]]) -> AnchorageEr
     """Return the refusal, with the three ways out and what each costs."""
     first = found[0]
     what = "; ".join(f"release {mark['id']}: {'; '.join(mark['findings'][:3]) or mark['verdict']}" for mark in found)
-    point = next((entry for entry in app.journal.restore_points() if entry["release"] == first["id"]), None)
+    point = next((entry for entry in app.journal.restore_points() if entry.get("migrated") == first["id"]), None)
     minutes = (app.world.now() - (point["at"] if point else first["at"])) / 60
     ways = [
         f"code only, if you know that the old code gets along: anchorage rollback {app.name} --to {release} --code-only",
@@ -68,14 +68,41 @@ def refuse(app: App, release: str, found: list[dict[str, t.Any]]) -> AnchorageEr
     )
 
 
+def _check_ports(app: App, release: str) -> None:
+    """Refuse where proxy and firewall were provisioned for other ports than the older release listens on."""
+
+    def reached(found: App) -> list[t.Any]:
+        public = [[process["name"], process["slots"]] for process in found.document["processes"] if process["public"]]
+        return [found.document.get("listen_address"), public]
+
+    if reached(app.at(release)) != reached(app.at(app.journal.live)):
+        raise AnchorageError(
+            f"Release {release} of {app.name} listens elsewhere than the proxy was told since.",
+            what="rollback",
+            live=app.living(),
+            next_step="Set source.version to the older one and run site.yml: it brings that code on the present ports.",
+        )
+
+
 def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dict[str, t.Any]:
-    """Return what a rollback would do: C(release), C(tree), C(source), C(live), C(migrations).
+    """Return what a rollback would do: C(release), C(needed), C(tree), C(source), C(live), C(migrations).
 
     :raises AnchorageError: when there is nothing to go back to, or the tables stand in the way.
     """
     release = target(app, wanted)
+    entry = app.journal.release(release)
+    if release == app.journal.live:
+        return {"app": app.name, "release": release, "needed": False, "tree": entry["tree"], "source": entry["source"], "live": release, "migrations": []}
+    _check_ports(app, release)
     found = obstacles(app, release)
     if found and not code_only:
         raise refuse(app, release, found)
-    entry = app.journal.release(release)
-    return {"app": app.name, "release": release, "tree": entry["tree"], "source": entry["source"], "live": app.journal.live, "migrations": found}
+    return {
+        "app": app.name,
+        "release": release,
+        "needed": True,
+        "tree": entry["tree"],
+        "source": entry["source"],
+        "live": app.journal.live,
+        "migrations": found,
+    }

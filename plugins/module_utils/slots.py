@@ -55,6 +55,15 @@ class Manager:
         """Return the names of all processes."""
         return {entry["name"] for entry in self.list()}
 
+    def at_rest(self, seconds: float) -> dict[str, bool]:
+        """Return all processes, and whether each is meant to run, once none of them is about to stop (its daemon ends what a dead caller began)."""
+        end = self.app.world.monotonic() + seconds
+        while True:
+            states = {entry["name"]: entry.get("pm2_env", {}).get("status", "online") for entry in self.list()}
+            if "stopping" not in states.values() or self.app.world.monotonic() >= end:
+                return {name: state not in ("stopping", "stopped", "errored") for name, state in states.items()}
+            self.app.world.sleep(1)
+
     def start(self, entries: list[dict[str, t.Any]]) -> None:
         """Start processes; one that exists under a name is replaced."""
         present = self.names()
@@ -230,6 +239,12 @@ class Slots:
         self.write_boot_file(release, slot)
         return release, slot
 
+    def _longest_stop(self) -> float:
+        """Return how long a process of either slot may need to stop, in seconds."""
+        journal = self.app.journal
+        releases = {journal.live, *((journal.switch or {}).get(key) for key in ("release", "from_release"))}
+        return 15 + max(process["stop_seconds"] for release in releases for process in self.app.at(release).document["processes"])
+
     def settle(self) -> list[str]:
         """Bring proxy, boot and processes to what the journal says is live: others away, missing ones back.
 
@@ -239,9 +254,9 @@ class Slots:
         """
         release, slot = self.settle_files()
         wanted = [] if release is None or slot is None else instances(self.app.at(release).document, slot)
-        present = self.manager.names()
-        self.manager.delete(sorted(present - {instance.name for instance in wanted}, reverse=True))
-        missing = [instance for instance in wanted if instance.name not in present]
+        present = self.manager.at_rest(self._longest_stop())
+        self.manager.delete(sorted(set(present) - {instance.name for instance in wanted}, reverse=True))
+        missing = [instance for instance in wanted if not present.get(instance.name)]
         lost = []
         if missing and release is not None:
             self.manager.start([self._entry(instance, release) for instance in missing])

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from .app import App, Log
 from .dead_man import DeadMan
 from .errors import AnchorageError
@@ -13,9 +15,10 @@ from .release_plan import instances, other_slot
 from .slots import STEADY, Slots, running
 
 
-def activate(app: App, log: Log, *, release: str) -> bool:
+def activate(app: App, log: Log, *, release: str, leaving: str | None = None) -> bool:
     """Bring a release to serve on this host. Returns whether anything was done.
 
+    :arg leaving: the release that is gone back from.
     :raises AnchorageError: when it did not come to serve; what served before still does.
     """
     if not app.journal.says(release, "staged"):
@@ -34,13 +37,14 @@ def activate(app: App, log: Log, *, release: str) -> bool:
     if app.journal.live == release and app.journal.data.get("tree") == tree and running(app):
         log.say(f"{app.name}: release {release} serves already")
         return False
-    return Switch(app, log, release).run()
+    return Switch(app, log, release, leaving).run()
 
 
 class Switch:
     """One change of the live release."""
 
-    def __init__(self, app: App, log: Log, release: str) -> None:
+    def __init__(self, app: App, log: Log, release: str, leaving: str | None = None) -> None:
+        self.leaving = leaving
         self.app = app.at(release)
         self.log = log
         self.release = release
@@ -66,13 +70,13 @@ class Switch:
             self.slots.point_proxy(self.slot, self.release)
             self._hand_over_workers()
         except AnchorageError as error:
-            lost = self._go_back()
+            lost = self._go_back(dead_man)
             dead_man.disarm()
             error.live = self.app.living() + (f", but {' and '.join(lost)} did not come back" if lost else "")
             error.what = error.what or "activate"
             error.next_step = error.next_step or "Read the log above, mend the release and run deploy.yml again."
             raise
-        journal.go_live(self.release, self.slot, journal.release(self.release)["tree"])
+        journal.go_live(self.release, self.slot, journal.release(self.release)["tree"], leaving=self.leaving)
         self.log.say(f"{self.app.name}: release {self.release} is live in slot {self.slot}")
         dead_man.disarm()
         self.slots.settle()
@@ -80,9 +84,21 @@ class Switch:
         return True
 
     def _seconds_to_confirm(self) -> float:
-        """Return how long the way from the switch to the confirmation may take at most: the workers' proofs and stops."""
-        workers = [process for process in self.app.document["processes"] if not process["public"]]
-        return sum(((process.get("health") or STEADY)["deadline_seconds"] + process["stop_seconds"]) * process["instances"] for process in workers)
+        """Return how long the way from the switch to the confirmation may take at most: proofs of the new workers, stops of the old ones."""
+        return self._workers(self.app, "deadline_seconds") + self._workers(self._old_app(), "stop_seconds")
+
+    def _seconds_back(self) -> float:
+        """Return how long the way back may take at most: stops of all new processes, proofs of the old workers."""
+        stops = sum(process["stop_seconds"] * process["instances"] for process in self.app.document["processes"])
+        return stops + self._workers(self._old_app(), "deadline_seconds")
+
+    def _old_app(self) -> App:
+        return self.app.at(self.old) if self.old else self.app
+
+    @staticmethod
+    def _workers(app: App, key: str) -> float:
+        workers = [process for process in app.document["processes"] if not process["public"]]
+        return float(sum({**process, **(process.get("health") or STEADY)}[key] * process["instances"] for process in workers))
 
     def _clear_idle_slot(self) -> None:
         """Remove what an interrupted run left in the slot that is to be used."""
@@ -105,14 +121,15 @@ class Switch:
         if self.old_slot is None:
             return
         present = self.manager.names()
-        document = self.app.at(self.old).document if self.old else self.app.document
-        for instance in instances(document, self.old_slot):
+        for instance in instances(self._old_app().document, self.old_slot):
             if instance.process["name"] == process and instance.name in present:
                 self.log.say(f"{self.app.name}: stop {instance.name} first (overlap: false)")
                 self.manager.delete([instance.name])
 
-    def _go_back(self) -> list[str]:
+    def _go_back(self, dead_man: DeadMan) -> list[str]:
         """Undo: the proxy to the old slot, the new processes away, stopped workers back. Returns those that did not come back."""
+        with contextlib.suppress(AnchorageError):
+            dead_man.arm(self._seconds_back())
         self.log.say(f"{self.app.name}: going back to {self.old or 'nothing'}")
         lost = self.slots.settle()
         self.app.journal.end_switch("failed")

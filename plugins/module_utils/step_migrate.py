@@ -72,7 +72,7 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
                 log.say(f"{app.name}: no restore point, since nothing that makes the schema has changed")
             else:
                 restore_point.take(app, log, database, release)
-        before = _catalog_before(app, database, release)
+        before = _catalog_before(app, database)
         try:
             _run(app, log, release)
             _verify(app, log, database)
@@ -85,7 +85,8 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
             log.say(f"{app.name}:   {finding}")
         source = app.journal.release(release).get("source", "")
         marks.set(app.name, release, source, socket.gethostname(), schema=schema, verdict=verdict, findings=findings)
-        app.world.remove(app.layout.catalog(release))
+        app.world.remove(app.layout.catalog)
+        app.journal.settle_restore_points(release)
         log.say(f"{app.name}: release {release} is migrated")
         return True
 
@@ -94,9 +95,9 @@ def _catalog(database: Database) -> catalog.Catalog:
     return t.cast("catalog.Catalog", json.loads(database.execute(catalog.QUERY)))
 
 
-def _catalog_before(app: App, database: Database, release: str) -> catalog.Catalog:
-    """Return what the tables were before the first attempt to migrate to a release; what a failed attempt left behind is its doing."""
-    path = app.layout.catalog(release)
+def _catalog_before(app: App, database: Database) -> catalog.Catalog:
+    """Return what the tables were after the last migration that succeeded: what failed attempts left is charged to the one that succeeds."""
+    path = app.layout.catalog
     raw = app.world.read(path)
     if raw is None:
         raw = json.dumps(_catalog(database)).encode()

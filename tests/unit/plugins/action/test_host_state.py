@@ -171,6 +171,12 @@ def test_packages_are_one_execution_that_knows_whether_its_lists_may_be_used(mon
     assert (payload["missing"], payload["unwanted"], payload["refresh"]) == (["nginx"], ["telnet"], old)
 
 
+def test_a_policy_that_a_dead_run_left_goes(monkeypatch):
+    seen = {**SEEN, "packages": {**SEEN["packages"], "policy_left": True}}
+    result, action = run({"packages": ["nginx"]}, monkeypatch, script={"read": seen})
+    assert action.calls == ["read", "packages"] and result["changed"] is True
+
+
 def test_a_unit_that_nothing_brings_is_an_error_by_name(monkeypatch):
     seen = {**SEEN, "units": {**SEEN["units"], "unknown": ["nothing.service"]}}
     failure = {"msg": "nothing.service does not exist on the host"}

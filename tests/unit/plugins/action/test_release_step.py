@@ -173,6 +173,28 @@ def test_news_without_a_step_are_a_change():
     assert action.go()["changed"] is True
 
 
+def way_back(**changes):
+    return {"apps": {"shop": {**PLAN, "release": "r0", "needed": True, **changes}}}
+
+
+def test_a_rollback_is_planned_then_done():
+    action = Action({"operation": "rollback", "apps": ["shop"], "release": "r0"}, [way_back(), lines("back", running=False, outcome=DONE)])
+    assert action.go()["changed"] is True and action.printed == ["back"]
+    assert action.asked[0] == {"operation": "rollback_plan", "apps": ["shop"], "release": "r0"}
+    assert (action.asked[1]["step"], action.asked[1]["wish"]["release"]) == ("rollback", "r0")
+
+
+@pytest.mark.parametrize(("changes", "check", "changed"), [({"needed": False}, False, False), ({}, True, True)])
+def test_a_rollback_that_is_not_needed_or_only_asked_for_starts_nothing(changes, check, changed):
+    action = Action({"operation": "rollback", "apps": ["shop"]}, [way_back(**changes)], check_mode=check)
+    assert action.go()["changed"] is changed and len(action.asked) == 1
+
+
+def test_a_refused_rollback_is_a_failed_task():
+    action = Action({"operation": "rollback", "apps": ["shop"]}, [{"failed": True, "msg": "no way back"}])
+    assert action.go()["failed"] is True
+
+
 def test_who_asks_is_one_word(monkeypatch):
     monkeypatch.setattr(release_step.getpass, "getuser", lambda: "the admin")
     monkeypatch.setattr(release_step.platform, "node", lambda: "laptop")

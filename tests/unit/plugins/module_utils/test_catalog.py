@@ -12,8 +12,8 @@ from ansible_collections.anchorage.vps.plugins.module_utils.catalog import compa
 ITEMS = {"id": ["integer", True, True], "name": ["text", False, False]}
 BEFORE = {
     "columns": {"public.items": ITEMS},
-    "rules": [["public.items", "items_pkey", "PRIMARY KEY (id)"]],
-    "unique": [["public.items", "items_name"]],
+    "rules": [["public.items", "items_pkey", "PRIMARY KEY (id)"], ["public.items", "items_check", "CHECK (id > 0)"]],
+    "unique": [["public.items", "items_name", "(name)"]],
     "labels": [["public.mood", "fine"]],
 }
 
@@ -27,32 +27,46 @@ def changed(change):
 @pytest.mark.parametrize(
     ("change", "verdict", "finding"),
     [
-        (lambda items, all: None, "none", None),
-        (lambda items, all: all["columns"].update({"public.tags": {}}), "expand", "table public.tags is new"),
-        (lambda items, all: items.update(note=["text", False, False]), "expand", "column public.items.note is new"),
-        (lambda items, all: items.update(note=["text", True, True]), "expand", "column public.items.note is new"),
-        (lambda items, all: items.update(note=["text", True, False]), "contract", "column public.items.note is new, must not be null and has no default"),
-        (lambda items, all: items.pop("name"), "contract", "column public.items.name is gone"),
-        (lambda items, all: all["columns"].pop("public.items"), "contract", "table public.items is gone"),
-        (lambda items, all: items.update(name=["integer", False, False]), "contract", "column public.items.name was text and is integer"),
-        (lambda items, all: items.update(name=["text", True, False]), "contract", "column public.items.name must not be null any more"),
-        (lambda items, all: items.update(id=["integer", False, True]), "expand", "column public.items.id may be null now"),
-        (lambda items, all: items.update(id=["integer", True, False]), "contract", "column public.items.id lost its default"),
-        (lambda items, all: all["rules"].append(["public.items", "short", "CHECK (length(name) < 9)"]), "contract",
-         "table public.items has a new constraint short: CHECK (length(name) < 9)"),
-        (lambda items, all: all["rules"].clear(), "expand", "table public.items lost its constraint items_pkey"),
-        (lambda items, all: all["unique"].append(["public.items", "one_name"]), "contract", "table public.items has a new unique index one_name"),
-        (lambda items, all: all["labels"].append(["public.mood", "sad"]), "expand", "type public.mood has a new value 'sad'"),
-        (lambda items, all: all["labels"].clear(), "contract", "type public.mood lost its value 'fine'"),
+        (lambda items, now: None, "none", None),
+        (lambda items, now: now["columns"].update({"public.tags": {}}), "expand", "table public.tags is new"),
+        (lambda items, now: items.update(note=["text", False, False]), "expand", "column public.items.note is new"),
+        (lambda items, now: items.update(note=["text", True, True]), "expand", "column public.items.note is new"),
+        (lambda items, now: items.update(note=["text", True, False]), "contract", "column public.items.note is new, must not be null and has no default"),
+        (lambda items, now: items.pop("name"), "contract", "column public.items.name is gone"),
+        (lambda items, now: now["columns"].pop("public.items"), "contract", "table public.items is gone"),
+        (lambda items, now: items.update(name=["integer", False, False]), "contract", "column public.items.name was text and is integer"),
+        (lambda items, now: items.update(name=["text", True, False]), "contract", "column public.items.name must not be null any more"),
+        (lambda items, now: items.update(id=["integer", False, True]), "expand", "column public.items.id may be null now"),
+        (lambda items, now: items.update(id=["integer", True, False]), "contract", "column public.items.id lost its default"),
+        (
+            lambda items, now: now["rules"].append(["public.items", "short", "CHECK (length(name) < 9)"]),
+            "contract",
+            "table public.items has a new constraint short: CHECK (length(name) < 9)",
+        ),
+        (lambda items, now: now["rules"].clear(), "contract", "table public.items lost its constraint items_pkey"),
+        (lambda items, now: now["rules"].pop(1), "expand", "table public.items lost its constraint items_check"),
+        (lambda items, now: now["unique"].clear(), "contract", "table public.items lost its unique index items_name"),
+        (
+            lambda items, now: now["unique"][0].__setitem__(2, "(lower(name))"),
+            "contract",
+            "table public.items has a new unique index items_name: (lower(name))",
+        ),
+        (
+            lambda items, now: now["unique"].append(["public.items", "one_name", "(name)"]),
+            "contract",
+            "table public.items has a new unique index one_name: (name)",
+        ),
+        (lambda items, now: now["labels"].append(["public.mood", "sad"]), "expand", "type public.mood has a new value 'sad'"),
+        (lambda items, now: now["labels"].clear(), "contract", "type public.mood lost its value 'fine'"),
     ],
-)  # fmt: skip
+)
 def test_a_difference_and_what_it_means_for_the_code_before(change, verdict, finding):
     found, findings = changed(change)
     assert (found, findings[:1]) == (verdict, [finding] if finding else [])
 
 
 def test_the_worst_is_said_first_and_decides():
-    def change(items, all):
+    def change(items, now):
         items["added"] = ["text", False, False]
         del items["name"]
 

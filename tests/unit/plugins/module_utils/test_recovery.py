@@ -161,9 +161,10 @@ def test_a_step_that_has_had_its_time_is_ended_and_its_own_unit_goes_back(tmp_pa
     app = fresh()
     app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
     world.units.add(app.layout.unit)
+    world.files[app.layout.step] = json.dumps({"step": "activate", "release": "r2", "started_at": 1.0})
     world.ran.clear()
     assert engine.recover(app, SILENT, overdue=True) is True
-    assert ["systemctl", "kill", "--signal=SIGKILL", app.layout.unit] in [call["argv"] for call in world.ran]
+    assert ["systemctl", "kill", "--kill-who=main", "--signal=SIGKILL", app.layout.unit] in [call["argv"] for call in world.ran]
     assert app.journal.switch is not None, "the unit's own end does it, as soon as the lock is free"
 
 
@@ -191,3 +192,54 @@ def test_after_a_lost_journal_a_boot_touches_nothing(tmp_path, monkeypatch):
     app.journal.data.update(live=None, slot=None, releases={})
     assert recovery.at_boot(app, SILENT) is False
     assert world.files[app.layout.live_file] == before
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_a_timer_that_outlived_its_switch_ends_no_other_step(tmp_path, monkeypatch, switch):
+    fresh, world = shop(tmp_path, monkeypatch)
+    app = fresh()
+    if switch:
+        app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    world.units.add(app.layout.unit)
+    world.files[app.layout.step] = json.dumps({"step": "migrate", "release": "r3", "started_at": 1.0})
+    world.ran.clear()
+    engine.recover(app, SILENT, overdue=True)
+    assert not [call for call in world.ran if call["argv"][:2] == ["systemctl", "kill"]]
+    assert ["systemctl", "stop", "anchorage-shop-overdue.timer"] in [call["argv"] for call in world.ran]
+
+
+def test_a_worker_that_is_about_to_stop_is_not_taken_for_one_that_runs(tmp_path, monkeypatch):
+    """Its daemon ends what a caller began that is dead."""
+    fresh, world = shop(tmp_path, monkeypatch)
+    app = fresh()
+    app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    world.stopping["shop-worker-blue"] = 3
+    engine.recover(app, SILENT)
+    assert world.history[-1] == "start shop-worker-blue r1" and whole(fresh(), world) == "r1"
+
+
+def test_a_process_that_pm2_has_given_up_is_started_again(tmp_path, monkeypatch):
+    fresh, world = shop(tmp_path, monkeypatch)
+    app = fresh()
+    app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    world.given_up.add("shop-worker-blue")
+    engine.recover(app, SILENT)
+    assert "start shop-worker-blue r1" in world.history and whole(fresh(), world) == "r1"
+
+
+def test_a_way_back_gets_time_of_its_own(tmp_path, monkeypatch):
+    fresh, world = shop(tmp_path, monkeypatch)
+    world.dead.add("shop-worker-green")
+    world.ran.clear()
+    with pytest.raises(AnchorageError):
+        activate(fresh(), SILENT, release="r2")
+    armed = [word for call in world.ran for word in call["argv"] if word.startswith("--on-active=")]
+    assert armed == ["--on-active=75", "--on-active=80"]
+
+
+def test_what_ails_one_file_does_not_reach_the_journal_at_boot(tmp_path, monkeypatch):
+    fresh, world = shop(tmp_path, monkeypatch)
+    app = fresh()
+    world.written.clear()
+    assert recovery.at_boot(app, SILENT) is False
+    assert app.layout.journal not in world.written, "a full disk must not keep a host from booting"

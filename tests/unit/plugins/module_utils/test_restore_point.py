@@ -53,7 +53,10 @@ def test_an_empty_database_needs_none(shop):
 
 def test_the_oldest_go_when_there_are_too_many(shop):
     app, world, _log = shop
-    paths = [point(shop, f"r{number}")["path"] for number in (1, 2, 3)]
+    paths = []
+    for number in (1, 2, 3):
+        paths.append(point(shop, f"r{number}")["path"])
+        app.journal.settle_restore_points(f"r{number}")
     assert [entry["path"] for entry in app.journal.restore_points()] == paths[1:]
     assert paths[0] not in world.files and paths[1] in world.files and paths[2] in world.files
 
@@ -91,3 +94,14 @@ def test_what_cannot_be_dumped_and_read_back_is_no_restore_point(shop, fault, ca
     assert "There is no restore point, so shop is not migrated" in error.value.message and cause in error.value.message
     assert advice in error.value.next_step and error.value.what == "gate (restore point)"
     assert app.journal.restore_points() == [] and not [path for path in world.files if "/restore/" in path]
+
+
+def test_the_first_one_since_the_last_success_stays_however_often_it_fails(shop):
+    """What failed attempts left is in every later dump."""
+    app, world, _log = shop
+    paths = [point(shop, f"r{number}")["path"] for number in (1, 2, 3, 4)]
+    assert [entry["path"] for entry in app.journal.restore_points()] == [paths[0], *paths[2:]] and paths[0] in world.files
+    app.journal.settle_restore_points("r4")
+    assert {entry["migrated"] for entry in app.journal.restore_points()} == {"r4"}
+    last = point(shop, "r5")["path"]
+    assert [entry["path"] for entry in app.journal.restore_points()] == [paths[3], last]

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -33,14 +34,13 @@ def mark(release, verdict, *findings):
 
 def test_the_way_back_leads_to_the_release_that_was_proven_last(shop):
     app, _world = shop
-    assert rollback.plan(app) == {"app": "shop", "release": "r2", "tree": "t2", "source": "s2", "live": "r3", "migrations": []}
+    assert rollback.plan(app) == {"app": "shop", "release": "r2", "needed": True, "tree": "t2", "source": "s2", "live": "r3", "migrations": []}
 
 
 def test_a_release_that_was_gone_back_from_is_not_gone_back_to_unless_it_is_named(shop):
     app, world = shop
     world.clock += 60
-    app.journal.go_live("r2", "green", "t2")
-    app.journal.leave("r3")
+    app.journal.go_live("r2", "green", "t2", leaving="r3")
     assert rollback.target(app, None) == "r1" and rollback.target(app, "r3") == "r3"
     world.clock += 60
     app.journal.go_live("r3", "blue", "t3")
@@ -49,14 +49,30 @@ def test_a_release_that_was_gone_back_from_is_not_gone_back_to_unless_it_is_name
 
 @pytest.mark.parametrize(
     ("wanted", "cause"),
-    [("r3", "is live already"), ("r4", "was never proven"), ("r9", "is not on this host")],
+    [("r4", "was never proven"), ("r9", "is not on this host")],
 )
 def test_a_release_that_there_is_no_way_back_to_is_refused_with_those_there_are(shop, wanted, cause):
     app, _world = shop
     with pytest.raises(AnchorageError, match=cause) as error:
         rollback.plan(app, wanted)
     assert error.value.live == "shop release r3 in slot blue"
-    assert wanted == "r3" or "r1, r2" in error.value.next_step
+    assert "r1, r2" in error.value.next_step
+
+
+def test_what_is_live_already_needs_no_way_back(shop):
+    app, _world = shop
+    assert rollback.plan(app, "r3")["needed"] is False
+
+
+def test_a_release_on_other_ports_than_the_proxy_knows_is_refused(shop):
+    app, world = shop
+    for number, port in ((2, 9100), (3, 9000)):
+        document = json.loads(json.dumps(app.document))
+        document["processes"][0]["slots"]["blue"] = [port]
+        world.files[app.layout.document(f"r{number}")] = json.dumps(document)
+    with pytest.raises(AnchorageError, match="Release r2 of shop listens elsewhere than the proxy was told since") as error:
+        rollback.plan(app, code_only=True)
+    assert "site.yml" in error.value.next_step
 
 
 def test_what_was_pruned_is_no_way_back(shop):
@@ -78,7 +94,7 @@ def test_additions_to_the_tables_do_not_stand_in_the_way(shop, verdict):
 def test_a_migration_that_the_old_code_may_not_live_with_is_refused_with_three_ways_out(shop, verdict):
     app, world = shop
     world.since = [mark("r3", verdict, "column public.items.price is gone")]
-    app.journal.add_restore_point({"path": "/x/r3.dump", "at": world.now() - 600, "release": "r3"})
+    app.journal.add_restore_point({"path": "/x/r3.dump", "at": world.now() - 600, "release": "r3a", "migrated": "r3"})
     with pytest.raises(AnchorageError, match=re.escape("Release r2 of shop cannot be trusted with the tables as they are")) as error:
         rollback.plan(app)
     assert "column public.items.price is gone" in error.value.message
@@ -106,7 +122,7 @@ def test_an_app_without_a_database_always_has_a_way_back(shop):
 
 def test_the_step_goes_back_and_remembers_what_it_left(shop, monkeypatch):
     app, _world = shop
-    monkeypatch.setattr(engine, "activate", lambda app, log, release: app.journal.go_live(release, "green", "t2") or True)
+    monkeypatch.setattr(engine, "activate", lambda app, log, release, leaving: app.journal.go_live(release, "green", "t2", leaving=leaving) or True)
     monkeypatch.setattr(engine, "keep_document", lambda app: True)
     ended = engine.run_step(app, engine.ROLLBACK, {"release": "r2", "tree": "t2", "source": "s2"}, engine.Log(lambda line: None))
     assert ended["ok"] and app.journal.live == "r2" and "left_at" in app.journal.release("r3")

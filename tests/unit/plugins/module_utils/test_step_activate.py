@@ -28,6 +28,8 @@ class Pm2Host(HostWorld):
         self.table: dict[str, int] = {}
         self.deaf: set[str] = set()
         self.dead: set[str] = set()
+        self.stopping: dict[str, int] = {}
+        self.given_up: set[str] = set()
         self.history: list[str] = []
         self.next_pid = 100
         self.strangers: list[tuple[str, int, int]] = []
@@ -40,7 +42,8 @@ class Pm2Host(HostWorld):
     def _pm2(self, argv, call):
         assert call["user"] == ME.pw_name and set(call["env"]) == {"PATH", "HOME", "PM2_HOME", "LANG"}, "PM2 dumps what it is called with"
         if argv[1] == "jlist":
-            return Completed(0, f">>>> In-memory PM2 is out-of-date\n{json.dumps([{'name': name, 'pid': pid} for name, pid in self.table.items()])}", "")
+            found = [{"name": name, "pid": pid, "pm2_env": {"status": self._status(name)}} for name, pid in self.table.items()]
+            return Completed(0, f">>>> In-memory PM2 is out-of-date\n{json.dumps(found)}", "")
         if argv[1] == "start":
             for entry in json.loads(self.files[argv[2]])["apps"]:
                 self._begin(entry)
@@ -55,11 +58,22 @@ class Pm2Host(HostWorld):
         self._sockets()
         return Completed(0, "", "")
 
+    def _status(self, name):
+        """Say how a process fares; one that stops is gone after a few looks."""
+        if name in self.stopping:
+            self.stopping[name] -= 1
+            if not self.stopping[name]:
+                del self.stopping[name]
+                self.given_up.add(name)
+            return "stopping"
+        return "errored" if name in self.given_up else "online"
+
     def _begin(self, entry):
         name, release = entry["name"], entry["cwd"].split("/")[-2]
         self.next_pid += 1
         self.history.append(f"start {name} {release}")
         self.table[name] = self.next_pid
+        self.given_up.discard(name)
         if name not in self.dead:
             environ = {"ANCHORAGE_RELEASE": release, "ANCHORAGE_PROCESS": name}
             self.process(self.next_pid, environ=environ, sockets=[self.next_pid] if name in PORTS and name not in self.deaf else [])

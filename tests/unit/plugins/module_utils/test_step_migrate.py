@@ -214,7 +214,7 @@ def test_the_mark_says_what_the_migration_did_to_the_tables(host):
     migrate(app, log, release="r1")
     (mark,) = [call["argv"] for call in world.ran if call["input"] and "INSERT INTO anchorage.release" in call["input"]]
     assert "verdict=contract" in mark and 'findings=["table public.items is gone"]' in mark
-    assert app.layout.catalog("r1") not in world.files
+    assert app.layout.catalog not in world.files
 
 
 @pytest.mark.parametrize(
@@ -233,6 +233,8 @@ def test_what_a_failed_attempt_left_counts_for_the_one_that_succeeds(host):
     world.rc, world.catalogs = 1, [ITEMS, EMPTY]
     with pytest.raises(AnchorageError):
         migrate(app, log, release="r1")
+    app.journal.mark("r2", "staged", tree="t2", source="s2")
     world.rc, world.catalogs = 0, [EMPTY]
-    migrate(app, log, release="r1")
+    migrate(app, log, release="r2")
+    assert {point["migrated"] for point in app.journal.restore_points()} == {"r2"}
     assert any("verdict=contract" in call["argv"] for call in world.ran)
