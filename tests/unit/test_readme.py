@@ -165,7 +165,8 @@ def test_nothing_of_the_copied_inventory_is_left_to_guess():
 def test_every_message_that_the_night_page_explains_is_one_that_is_said():
     table = (ROOT / "docs/operations.md").read_text().rpartition("| Message |")[2].splitlines()[2:]
     explained = [piece.strip() for row in table for message in re.findall(r"`([^`]+)`", row.split(" | ")[0]) for piece in message.split("…")]
-    said = "\n".join(path.read_text() for path in (ROOT / "plugins").rglob("*.py"))
+    sources = [*(ROOT / "plugins").rglob("*.py"), *(ROOT / "playbooks").glob("*.yml")]
+    said = "\n".join(path.read_text() for path in sources)
     assert len(explained) > 20
     assert [piece for piece in explained if len(piece) > 9 and piece not in said] == []
 
