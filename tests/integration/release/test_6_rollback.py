@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import pathlib
 import time
 
-from .conftest import Visitor
+from .conftest import ROOT, Visitor
 
 NUMBERS = itertools.count(100)
 
@@ -17,6 +18,14 @@ NUMBERS = itertools.count(100)
 def migration(sql):
     """Return a migration that no release had before."""
     return [{"id": f"Migration{next(NUMBERS)}x{time.time_ns()}", "sql": sql}]
+
+
+def documented_restore():
+    """Return the commands that the operations guide gives for the way back of the data."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    lines = text.partition("For the third,")[2].partition("```console\n")[2].partition("```")[0].splitlines()
+    assert len(lines) == 6, lines
+    return lines
 
 
 def restore_points(shop):
@@ -84,6 +93,17 @@ def test_a_migration_that_takes_away_has_a_restore_point_that_restores_and_the_w
     shop.host.shell(f"anchorage rollback alpha --to {before.live} --code-only")
     shop.host.serving().check()
     assert shop.host.serving().live == before.live
+    shop.apps.deploy()
+
+    # The third way, as docs/operations.md has it word for word: the data, and then the code without being asked for more.
+    for line in documented_restore():
+        command = line.replace("shop", "alpha").replace("FILE.dump", pathlib.PurePath(point["path"]).name).replace("RELEASE", before.live)
+        shop.host.shell(f"cd / && {command}")
+    back = shop.host.serving()
+    back.check()
+    assert back.live == before.live and shop.host.sql(query) == wanted
+    assert shop.host.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname IN ('public', 'anchorage')") == "alpha"
+    shop.host.shell(f"{owner} dropdb alpha_before")
 
 
 def test_a_release_that_changes_nothing_the_schema_is_made_from_takes_no_restore_point(shop):
