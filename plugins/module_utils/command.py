@@ -156,6 +156,8 @@ def _logs(options: argparse.Namespace) -> int:
 def _step(options: argparse.Namespace) -> int:
     world = World()
     raw = world.read(options.document) if options.document else None
+    if options.document and raw is None:
+        raise AnchorageError(f"{options.document}, which says what this step is for, is gone.", next_step="Run deploy.yml again.")
     app = App(options.app, world, json.loads(raw) if raw else None)
     log = Log(say)
     wish = {"release": options.release, "tree": options.tree, "source": options.source, "owner": options.owner, "log": options.log}

@@ -105,3 +105,9 @@ def test_a_database_that_does_not_answer_is_said(shop, capsys):
     world.database_up = False
     assert command.main(["unlock-info", "shop"]) == 0
     assert "the database does not answer" in capsys.readouterr().out
+
+
+def test_a_step_whose_document_is_gone_takes_no_other(shop, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "run_step", lambda *_args: pytest.fail("ran"))
+    assert command.main(["step", "stage", "shop", "--release=r3", "--tree=t3", "--source=s3", "--document=/gone.json"]) == 1
+    assert "/gone.json, which says what this step is for, is gone" in capsys.readouterr().err
