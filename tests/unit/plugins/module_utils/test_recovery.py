@@ -213,7 +213,7 @@ def test_a_worker_that_is_about_to_stop_is_not_taken_for_one_that_runs(tmp_path,
     fresh, world = shop(tmp_path, monkeypatch)
     app = fresh()
     app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
-    world.stopping["shop-worker-blue"] = 3
+    world.stopping["shop-worker-blue"] = 9
     engine.recover(app, SILENT)
     assert world.history[-1] == "start shop-worker-blue r1" and whole(fresh(), world) == "r1"
 

@@ -70,6 +70,7 @@ class Pm2Host(HostWorld):
 
     def _begin(self, entry):
         name, release = entry["name"], entry["cwd"].split("/")[-2]
+        assert name not in self.stopping, "the daemon would end the new process for the old one"
         self.next_pid += 1
         self.history.append(f"start {name} {release}")
         self.table[name] = self.next_pid
