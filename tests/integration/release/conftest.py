@@ -30,7 +30,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STUB = ROOT / "tests" / "apps" / "stub"
 CALLBACKS = ROOT / "tests" / "plugins" / "callback"
-LAB = "release"
+LAB = os.environ.get("ANCHORAGE_LAB", "release")
 HOST = "vps"
 FAULTS = "ANCHORAGE_FAULTS"
 

@@ -12,10 +12,11 @@ import typing as t
 import pytest
 
 from .conftest import HOST, ROOT, Apps, Host, Shop
+from .conftest import LAB as RELEASE_LAB
 
 pytestmark = pytest.mark.fault
 
-LAB = "release-fleet"
+LAB = f"{RELEASE_LAB}-fleet"
 SECOND = "second"
 
 
