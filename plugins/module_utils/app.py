@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import typing as t
@@ -35,6 +36,16 @@ class App:
         self.document = document or self._read_document()
         self.layout = Layout(name, self.document["home"])
         self.journal = Journal(self.layout.journal, name, world)
+        self.phases: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def timed(self, phase: str) -> t.Iterator[None]:
+        """Remember how long a part of a step took, in seconds, also where it failed."""
+        began = self.world.monotonic()
+        try:
+            yield
+        finally:
+            self.phases[phase] = round(self.phases.get(phase, 0.0) + self.world.monotonic() - began, 2)
 
     def _read_document(self) -> dict[str, t.Any]:
         path = f"{DOCUMENTS}/{self.name}.json"
@@ -56,7 +67,7 @@ class App:
         if raw is None:
             return self
         other = App(self.name, self.world, json.loads(raw))
-        other.journal = self.journal
+        other.journal, other.phases = self.journal, self.phases
         return other
 
     @property

@@ -21,6 +21,8 @@ from .database import Database
 from .dead_man import DeadMan
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
+from .prober import Prober
+from .prober import target as prober_target
 from .slots import running
 from .step_activate import activate
 from .step_migrate import LOCK, migrate
@@ -167,17 +169,11 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
         record = {"step": step, **wish, "pid": os.getpid(), "started_at": app.world.now(), "finished_at": None}
         _write_step(app, record)
         began = app.world.monotonic()
+        prober = Prober(prober_target(app.document) if app.journal.live else None)
         try:
             keep_document(app)
-            if step == "stage":
-                changed = stage(app, log, source_id=wish["source"], tree=wish["tree"], release=wish["release"])
-            elif step == "migrate":
-                changed = migrate(app.at(wish["release"]), log, release=wish["release"])
-            elif step == ROLLBACK:
-                changed = activate(app, log, release=wish["release"], leaving=app.journal.live)
-            else:
-                changed = activate(app, log, release=wish["release"])
-                changed = admin_user.ensure(app.at(wish["release"]), log, wish["release"]) or changed
+            with prober:
+                changed = _do_step(app, step, wish, log)
             outcome: dict[str, t.Any] = {"ok": True, "changed": changed}
         except AnchorageError as error:
             outcome = {"ok": False, "changed": True, "error": error.as_dict(), "text": error.text()}
@@ -188,10 +184,26 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
                 "error": {"message": f"{type(error).__name__}: {error}", "live": app.living()},
                 "text": f"The engine itself failed in step {step} of {app.name}: {type(error).__name__}: {error}. Live now: {app.living()}.",
             }
-        record.update(outcome, finished_at=app.world.now(), seconds=round(app.world.monotonic() - began, 2))
+        record.update(outcome, seconds=round(app.world.monotonic() - began, 2), phases=dict(app.phases), prober=prober.figures())
+        if prober.requests:
+            log.say(f"{app.name}: {prober.summary()}")
+        record["finished_at"] = app.world.now()
         _write_step(app, record)
         log.say(record["text"] if not record["ok"] else f"{app.name}: {step} done in {record['seconds']} s")
         return record
+
+
+def _do_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> bool:
+    """Do a step. Returns whether it changed anything."""
+    release = wish["release"]
+    if step == "stage":
+        return stage(app, log, source_id=wish["source"], tree=wish["tree"], release=release)
+    if step == "migrate":
+        return migrate(app.at(release), log, release=release)
+    if step == ROLLBACK:
+        return activate(app, log, release=release, leaving=app.journal.live)
+    changed = activate(app, log, release=release)
+    return admin_user.ensure(app.at(release), log, release) or changed
 
 
 def keep_document(app: App) -> bool:

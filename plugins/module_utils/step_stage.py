@@ -122,13 +122,17 @@ class Builder:
         """Do it."""
         self._fresh_work_directory()
         try:
-            self._fetch()
+            with self.app.timed("fetch"):
+                self._fetch()
             manifest = self._manifest()
             self._check_engines(manifest)
             self.manager = package_manager(self.app.document["package_manager"], manifest, os.listdir(self.root))
-            key = self._install()
-            self._compile()
-            self._finish(key)
+            with self.app.timed("dependencies"):
+                key = self._install()
+            with self.app.timed("build"):
+                self._compile()
+            with self.app.timed("keep"):
+                self._finish(key)
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
 

@@ -26,6 +26,7 @@ MEMBERS = (
     "http_probe",
     "journal",
     "layout",
+    "prober",
     "processes",
     "recovery",
     "release_plan",

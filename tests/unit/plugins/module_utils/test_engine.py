@@ -194,6 +194,21 @@ def test_a_step_that_worked_says_what_it_did(shop):
     assert engine.run_step(app, "migrate", wish(app), log)["changed"] is False
 
 
+def test_a_step_says_where_its_time_went_and_what_customers_saw(shop, monkeypatch):
+    app, world, log = shop
+    asked = []
+    monkeypatch.setattr(engine.Prober, "_ask_on", lambda self: asked.append(self.target) or self.__dict__.update(requests=7, failed=1, first_failure="boom"))
+    app.document.update(url="https://shop.example.com", proxy_address="127.0.0.1")
+    app.journal.mark("r1", "staged", tree="t1")
+    app.journal.mark("r2", "staged", tree="t2")
+    assert engine.run_step(app, "migrate", wish(app), log)["prober"]["requests"] == 0, "nothing serves yet, so nobody is asked"
+    app.journal.go_live("r1", "blue", "t1")
+    record = engine.run_step(app, "migrate", {**wish(app), "release": "r2"}, log)
+    assert set(record["phases"]) == {"restore point", "migration"}
+    assert record["prober"]["requests"] == 7 and record["prober"]["failed"] == 1 and len(asked) == 1
+    assert "the site was asked 7 times meanwhile: 1 failed" in " ".join(log.tail)
+
+
 def test_a_step_is_started_as_a_unit_that_outlives_its_caller(shop):
     app, world, _log = shop
     started = engine.start(app, "stage", wish(app))
