@@ -70,6 +70,10 @@ class Layout:
         return f"{self.slot_directory}/green"
 
     @property
+    def soak_flag(self) -> str:
+        return f"{self.slot_directory}/soak"
+
+    @property
     def incoming(self) -> str:
         return f"{self.home}/incoming"
 

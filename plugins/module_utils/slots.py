@@ -140,20 +140,21 @@ class Slots:
         for instance in wanted:
             self.prove(instance, release)
 
+    def ask(self, instance: Instance, release: str, seconds: float) -> list[health.Check]:
+        """Ask a process once whether it is of this release and well."""
+        options = instance.process.get("health") or STEADY
+        checks = [self._identity(instance, release)]
+        if instance.port is not None and options.get("path") and checks[0].healthy:
+            address = listen_address(self.app.at(release).document, instance.process)
+            wanted = Expectation(status=(options["status"],), body=options.get("body") or None)
+            checks += probe(Target(f"http://{address}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
+        return checks
+
     def prove(self, instance: Instance, release: str) -> None:
         """Wait until exactly this release answers on its port, k times in a row; a process without port must stay."""
         options = instance.process.get("health") or STEADY
-        address = listen_address(self.app.at(release).document, instance.process)
-        wanted = Expectation(status=(options["status"],), body=options.get("body") or None)
-
-        def ask(seconds: float) -> list[health.Check]:
-            checks = [self._identity(instance, release)]
-            if instance.port is not None and options.get("path") and checks[0].healthy:
-                checks += probe(Target(f"http://{address}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
-            return checks
-
         watch = health.poll(
-            ask,
+            lambda seconds: self.ask(instance, release, seconds),
             world=self.app.world,
             deadline_seconds=options["deadline_seconds"],
             interval_seconds=options["interval_seconds"],
@@ -164,15 +165,27 @@ class Slots:
             raise AnchorageError(verdict.message, what=f"proof of {instance.name}", log=self._last_lines(instance))
         self.log.say(f"{self.app.name}: proven: {verdict.summary}")
 
+    def owners(self, instance: Instance, release: str) -> list[int]:
+        """Return the processes that were started as this instance of this release; what they start themselves is among them."""
+        world = self.app.world
+        wanted = {"ANCHORAGE_PROCESS": instance.name, "ANCHORAGE_RELEASE": release}
+        found = []
+        for pid in processes.pids(world):
+            environment = processes.environment(world, pid) or {}
+            if all(environment.get(key) == value for key, value in wanted.items()):
+                found.append(pid)
+        return found
+
+    def mains(self, instance: Instance, release: str) -> set[int]:
+        """Return those of them that no other one of them started."""
+        owners = self.owners(instance, release)
+        table = processes.parents(self.app.world) if owners else {}
+        return {pid for pid in owners if table.get(pid) not in owners}
+
     def _identity(self, instance: Instance, release: str) -> health.Check:
         """The process on the port must be of this release: PM2 calls a process online that listens nowhere."""
         world = self.app.world
-        owners = [
-            pid
-            for pid in processes.pids(world)
-            if (processes.environment(world, pid) or {}).get("ANCHORAGE_PROCESS") == instance.name
-            and (processes.environment(world, pid) or {}).get("ANCHORAGE_RELEASE") == release
-        ]
+        owners = self.owners(instance, release)
         if not owners:
             return health.judge(
                 "identity",
@@ -205,16 +218,20 @@ class Slots:
             self.log.command(line)
         return lines
 
-    def point_proxy(self, slot: str, release: str | None) -> None:
-        """Switch the proxy to a slot by its flag file; nothing is reloaded."""
-        self._set_flag(slot)
+    def point_proxy(self, slot: str, release: str | None, *, soak: bool = False) -> None:
+        """Switch the proxy to a slot by its flag file; nothing is reloaded.
+
+        :arg soak: whether the other slot answers what this one cannot, until settle_files() ends that.
+        """
+        if soak:
+            self._set_flag(self.app.layout.soak_flag, True)
+        self._set_flag(self.app.layout.slot_flag, slot == "green")
         self.app.journal.note("switched", release, slot=slot)
         self.log.say(f"{self.app.name}: the proxy's slot is {slot}")
 
-    def _set_flag(self, slot: str) -> None:
-        flag = self.app.layout.slot_flag
+    def _set_flag(self, flag: str, wanted: bool) -> None:
         os.makedirs(self.app.layout.slot_directory, exist_ok=True)
-        if slot == "green":
+        if wanted:
             with open(flag, "ab"):
                 pass
         elif os.path.exists(flag):
@@ -236,6 +253,8 @@ class Slots:
         release, slot = self.app.journal.should_live()
         if slot is not None and self.used_by_proxy() != slot:
             self.point_proxy(slot, release)
+        if os.path.exists(self.app.layout.soak_flag):
+            self._set_flag(self.app.layout.soak_flag, False)
         self.write_boot_file(release, slot)
         return release, slot
 

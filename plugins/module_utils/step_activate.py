@@ -11,8 +11,12 @@ from .app import App, Log
 from .dead_man import DeadMan
 from .errors import AnchorageError
 from .recovery import recover
-from .release_plan import instances, other_slot
+from .release_plan import Instance, instances, other_slot
 from .slots import STEADY, Slots, running
+from .soak import PATIENCE, Soak
+
+#: Seconds after which a health check during the soak counts as not answered.
+SLOWEST_ANSWER = 10.0
 
 
 def activate(app: App, log: Log, *, release: str, leaving: str | None = None) -> bool:
@@ -65,10 +69,19 @@ class Switch:
         journal.begin_switch(self.release, self.slot, from_release=self.old, from_slot=self.old_slot)
         dead_man = DeadMan(self.app)
         try:
-            self.slots.start(instances(self.app.document, self.slot, public=True), self.release)
+            with self.app.timed("prove"):
+                self.slots.start(instances(self.app.document, self.slot, public=True), self.release)
             dead_man.arm(self._seconds_to_confirm())
-            self.slots.point_proxy(self.slot, self.release)
-            self._hand_over_workers()
+            soak = self._soak()
+            if soak:
+                soak.know(instances(self.app.document, self.slot, public=True), self._mains)
+            self.slots.point_proxy(self.slot, self.release, soak=soak is not None)
+            with self.app.timed("workers"):
+                self._hand_over_workers()
+            if soak:
+                soak.know(instances(self.app.document, self.slot, public=False), self._mains)
+                with self.app.timed("soak"):
+                    self._watch(soak)
         except AnchorageError as error:
             lost = self._go_back(dead_man)
             dead_man.disarm()
@@ -79,13 +92,15 @@ class Switch:
         journal.go_live(self.release, self.slot, journal.release(self.release)["tree"], leaving=self.leaving)
         self.log.say(f"{self.app.name}: release {self.release} is live in slot {self.slot}")
         dead_man.disarm()
-        self.slots.settle()
+        with self.app.timed("retire"):
+            self.slots.settle()
         journal.settled()
         return True
 
     def _seconds_to_confirm(self) -> float:
         """Return how long the way from the switch to the confirmation may take at most: proofs of the new workers, stops of the old ones."""
-        return self._workers(self.app, "deadline_seconds") + self._workers(self._old_app(), "stop_seconds")
+        soak = self._soak_seconds() and self._soak_seconds() + PATIENCE * SLOWEST_ANSWER * len(instances(self.app.document, self.slot))
+        return self._workers(self.app, "deadline_seconds") + self._workers(self._old_app(), "stop_seconds") + soak
 
     def _seconds_back(self) -> float:
         """Return how long the way back may take at most: stops of all new processes, proofs of the old workers."""
@@ -99,6 +114,28 @@ class Switch:
     def _workers(app: App, key: str) -> float:
         workers = [process for process in app.document["processes"] if not process["public"]]
         return float(sum({**process, **(process.get("health") or STEADY)}[key] * process["instances"] for process in workers))
+
+    def _soak_seconds(self) -> float:
+        """Return how long the release is watched: not at all where nothing runs that could be gone back to, nor on the way back itself."""
+        wanted = self.app.document.get("soak") or {"seconds": 0}
+        return float(wanted["seconds"]) if self.old_slot is not None and self.leaving is None else 0.0
+
+    def _soak(self) -> Soak | None:
+        if not self._soak_seconds() or self.old_slot is None:
+            return None
+        ports = {instance.port for instance in instances(self._old_app().document, self.old_slot) if instance.port is not None}
+        return Soak(self.app.world, self.app.document["soak"], ports)
+
+    def _mains(self, instance: Instance) -> set[int]:
+        return self.slots.mains(instance, self.release)
+
+    def _watch(self, soak: Soak) -> None:
+        def ask(instance: Instance) -> str:
+            return "; ".join(check.cause for check in self.slots.ask(instance, self.release, SLOWEST_ANSWER) if not check.healthy)
+
+        self.log.say(f"{self.app.name}: soak: watching release {self.release} for {self._soak_seconds():.0f} s; the release before still runs")
+        soak.watch(instances(self.app.document, self.slot), self._mains, ask)
+        self.log.say(f"{self.app.name}: soak is over: {soak.summary()}")
 
     def _clear_idle_slot(self) -> None:
         """Remove what an interrupted run left in the slot that is to be used."""

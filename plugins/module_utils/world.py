@@ -181,6 +181,22 @@ class World:
         """Make a directory and those above it."""
         os.makedirs(path, mode=mode, exist_ok=True)
 
+    def size(self, path: str) -> int:
+        """Return a file's size in bytes; 0 where there is none."""
+        try:
+            return os.stat(path).st_size
+        except OSError:
+            return 0
+
+    def read_part(self, path: str, offset: int, limit: int) -> bytes:
+        """Return at most so many bytes of a file from an offset on; none where there is no file."""
+        try:
+            with open(path, "rb") as stream:
+                stream.seek(offset)
+                return stream.read(limit)
+        except (FileNotFoundError, NotADirectoryError):
+            return b""
+
     def free_bytes(self, path: str) -> int:
         """Return what root may still write to a file system."""
         found = os.statvfs(path)

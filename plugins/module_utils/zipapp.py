@@ -33,6 +33,7 @@ MEMBERS = (
     "restore_point",
     "rollback",
     "slots",
+    "soak",
     "step_activate",
     "step_migrate",
     "step_stage",

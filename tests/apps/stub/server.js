@@ -5,6 +5,11 @@ const { switches, migrations, seconds, sleep, sql } = require('./stub');
 
 const mode = process.env.STUB_MODE || 'server';
 const wish = switches[mode];
+let failing = false;
+
+function later(what) {
+  return typeof wish === 'string' && wish.startsWith(`${what}:`) ? Number(wish.split(':')[1]) : 0;
+}
 
 function answer(request, response) {
   const url = new URL(request.url, 'http://stub');
@@ -12,6 +17,7 @@ function answer(request, response) {
     response.writeHead(wish === 'sick' ? 503 : 200, { 'Content-Type': 'text/html; charset=utf-8' });
     response.end(wish === 'sick' ? 'no' : 'OK');
   } else if (url.pathname === '/info' && mode === 'server') {
+    if (failing) return void response.writeHead(500).end('no');
     const { RELEASE_ID: release, GREETING: greeting } = process.env;
     response.writeHead(200, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify({ release, pid: process.pid, cwd: process.cwd(), mode, version: switches.version, greeting }));
@@ -43,6 +49,9 @@ async function start() {
     setInterval(() => {}, 60000);
   });
   server.listen(Number(process.env.PORT), process.env.HOST, () => console.log(`info: ${mode} is ready on port ${process.env.PORT}`));
+  // What a release may do although it was proven.
+  if (later('dies')) setTimeout(() => process.exit(1), later('dies') * 1000);
+  if (later('fails')) setTimeout(() => { failing = true; }, later('fails') * 1000);
   for (const signal of ['SIGINT', 'SIGTERM']) {
     process.on(signal, () => {
       console.log(`info: ${mode} drains`);

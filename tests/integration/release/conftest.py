@@ -52,6 +52,7 @@ STUB_APP = {
     "database": {"enabled": True},
     "redis": {"enabled": True},
     "shared": ["static"],
+    "soak": {"seconds": 2},
     "processes": {
         "server": {"command": ["node", "server.js"], "public": True, "stop_seconds": 10, "health": {"path": "/health", "body": "OK", "deadline_seconds": 20}},
         "worker": {"command": ["node", "worker.js"], "overlap": False, "stop_seconds": 10, "health": {"path": "/health", "body": "OK", "deadline_seconds": 20}},
@@ -125,6 +126,11 @@ class Apps:
         switches.setdefault("version", f"{source.name}-{time.time_ns()}")
         (source / "switches.json").write_text(json.dumps(switches))
         self.apps[name] = {**STUB_APP, "source": {"path": str(source)}, "domain": f"{name}.localhost", "env": env or {}}
+        self.write()
+
+    def soak(self, name: str, seconds: int) -> None:
+        """Let the release of an app be watched for some seconds."""
+        self.apps[name] = {**self.apps[name], "soak": {"seconds": seconds}}
         self.write()
 
     def write(self) -> None:

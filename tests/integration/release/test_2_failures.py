@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .conftest import until
+from .conftest import Visitor, until
 
 
 def failed(shop, *words, **switches):
@@ -87,6 +87,40 @@ def test_a_stranger_on_the_idle_port_is_not_taken_for_the_release(shop):
         failed(shop, f"port {ports[idle]} belongs to another process")
     finally:
         shop.host.shell("systemctl stop stranger.service; rm /tmp/health")
+
+
+@pytest.mark.parametrize(
+    ("switches", "seconds", "cause"),
+    [
+        ({"server": "dies:8"}, 12, "alpha-server-(blue|green) (died|was restarted)"),
+        pytest.param({"server": "dies:20"}, 30, "alpha-server-(blue|green) (died|was restarted)", marks=pytest.mark.fault),
+        pytest.param({"worker": "dies:8"}, 12, "alpha-worker-(blue|green) (died|was restarted)", marks=pytest.mark.fault),
+    ],
+    ids=["server", "server-20s", "worker"],
+)
+def test_a_release_that_dies_after_the_switch_is_taken_back_without_a_failed_request(shop, switches, seconds, cause):
+    before = shop.host.serving()
+    shop.apps.app("alpha", **switches)
+    shop.apps.soak("alpha", seconds)
+    with Visitor(shop.host) as visitor:
+        ended = shop.apps.deploy(rc=None)
+    visitor.check()
+    assert re.search(cause, ended.output) and "Broke: soak." in ended.output
+    after = shop.host.serving()
+    after.check()
+    assert (after.live, after.slot, after.pid) == (before.live, before.slot, before.pid), "the old server never stopped"
+    assert len(set(visitor.releases)) == 2, "the new release did get the traffic"
+
+
+def test_a_release_whose_requests_fail_after_the_switch_is_taken_back(shop):
+    before = shop.host.serving()
+    shop.apps.app("alpha", server="fails:5")
+    shop.apps.soak("alpha", 12)
+    with Visitor(shop.host) as visitor:
+        ended = shop.apps.deploy(rc=None)
+    assert re.search(r"requests failed \(5xx\), 0 of \d+ did with the release before", ended.output)
+    assert shop.host.serving()[:4] == before[:4]
+    assert visitor.failures, "the release did answer with errors, which nobody hides"
 
 
 def test_a_failed_worker_brings_the_old_one_back_and_the_proxy_too(shop):

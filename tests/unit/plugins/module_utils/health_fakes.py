@@ -55,6 +55,12 @@ class FakeWorld:
         text = self.files.get(path)
         return None if text is None else text.encode()
 
+    def size(self, path: str) -> int:
+        return len(self.read(path) or b"")
+
+    def read_part(self, path: str, offset: int, limit: int) -> bytes:
+        return (self.read(path) or b"")[offset : offset + limit]
+
     def exists(self, path: str) -> bool:
         return path in self.files or path in self.links
 

@@ -256,6 +256,88 @@ def test_an_old_worker_that_does_not_come_back_is_said(shop):
     assert "shop-worker-green" in error.value.message, "the cause is the new release's"
 
 
+@pytest.fixture
+def watched(shop):
+    """The same app, whose releases are watched for ten seconds before they are confirmed."""
+    app, world, log = shop
+    app.document["soak"] = {"seconds": 10, "max_error_percent": 1, "max_slowdown": 3}
+    world.clock = 0.0
+    return app, world, log
+
+
+def soaking(app):
+    return os.path.exists(app.layout.soak_flag)
+
+
+def test_a_release_is_watched_while_the_one_before_still_runs(watched):
+    app, world, log = watched
+    seen = set()
+    world.on_sleep = lambda: seen.add((frozenset(world.table), app.journal.live, flag(app), soaking(app)))
+    assert activate(app, log, release="r2") is True
+    assert (frozenset({"shop-server-blue", "shop-server-green", "shop-worker-green"}), "r1", True, True) in seen
+    assert world.clock >= 10 and app.journal.live == "r2" and not soaking(app)
+
+
+def test_a_process_that_dies_while_it_is_watched_takes_the_traffic_back(watched):
+    app, world, log = watched
+
+    def die():
+        if soaking(app) and world.clock > 7 and "shop-server-green" in world.table:
+            world.files.pop(f"/proc/{world.table['shop-server-green']}/environ", None)
+
+    world.on_sleep = die
+    with pytest.raises(AnchorageError, match=r"but \d+ s later shop-server-green died") as error:
+        activate(app, log, release="r2")
+    assert error.value.what == "soak" and error.value.live == "shop release r1 in slot blue"
+    assert not soaking(app)
+    unchanged(app, world)
+
+
+def test_a_process_that_is_restarted_while_it_is_watched_takes_the_traffic_back(watched):
+    app, world, log = watched
+
+    def restart():
+        if soaking(app) and world.clock > 7:
+            world._begin({"name": "shop-worker-green", "cwd": "/x/r2/app"})
+            world.on_sleep = None
+
+    world.on_sleep = restart
+    with pytest.raises(AnchorageError, match="shop-worker-green was restarted"):
+        activate(app, log, release="r2")
+
+
+def test_a_server_that_is_restarted_while_the_workers_are_handed_over_is_found_out(watched):
+    app, world, log = watched
+    start = world._begin
+
+    def begin(entry):
+        start(entry)
+        if entry["name"] == "shop-worker-green":
+            start({"name": "shop-server-green", "cwd": "/x/r2/app"})
+
+    world._begin = begin
+    with pytest.raises(AnchorageError, match="shop-server-green was restarted"):
+        activate(app, log, release="r2")
+
+
+def test_the_first_release_and_the_way_back_are_not_watched(watched):
+    app, world, log = watched
+    activate(app, log, release="r2")
+    assert soaked(app, world, log, "r1", leaving="r2") is False
+    app.journal.data.update(live=None, slot=None)
+    for name in list(world.table):
+        world._pm2(["pm2", "delete", name], {"user": ME.pw_name, "env": Manager(app).environment})
+    assert soaked(app, world, log, "r1") is False
+
+
+def soaked(app, world, log, release, leaving=None):
+    """Activate a release and tell whether it was watched."""
+    seen = []
+    world.on_sleep = lambda: seen.append(soaking(app))
+    activate(app, log, release=release, leaving=leaving)
+    return any(seen)
+
+
 def test_what_an_interrupted_run_left_in_the_idle_slot_goes_first(shop):
     app, world, log = shop
     world._begin({"name": "shop-server-green", "cwd": "/x/r9/app"})
