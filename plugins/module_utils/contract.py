@@ -29,6 +29,8 @@ BOUNDS = {
     "migrate.statement_timeout_seconds": (1, 86400),
     "migrate.restore_point.timeout_seconds": (1, 86400),
     "migrate.restore_point.keep": (1, 1000),
+    "migrate.large_table_mb": (0, 1048576),
+    "migrate.rehearsal.max_lock_seconds": (0, 3600),
     "redis.jobs.maxmemory_mb": (16, 1048576),
     "redis.cache.maxmemory_mb": (16, 1048576),
     "rate_limit.requests_per_second": (1, 100000),
@@ -36,6 +38,9 @@ BOUNDS = {
     "max_body_mb": (1, 10240),
     "timeout_seconds": (1, 3600),
     "keep_releases": (2, 50),
+    "soak.seconds": (0, 3600),
+    "soak.max_error_percent": (0, 100),
+    "soak.max_slowdown": (1, 1000),
 }
 PROCESS_BOUNDS = {
     "instances": (0, 64),
@@ -197,6 +202,7 @@ class _App:
             "max_body_mb": app["max_body_mb"],
             "timeout_seconds": app["timeout_seconds"],
             "keep_releases": app["keep_releases"],
+            "soak": app["soak"],
         }
 
     # -- shape
@@ -456,9 +462,21 @@ class _App:
                 self.wrong(f"migrate.{key}[{index}]", rules.regex(pattern))
         if not app["database"]["enabled"]:
             self.wrong("migrate", "needs database.enabled: the mark of a migration lives in the app's own database")
+        self._check_rehearsal(app, migrate["rehearsal"])
         if migrate["lock_timeout_seconds"] >= migrate["timeout_seconds"]:
             self.wrong("migrate.lock_timeout_seconds", "must be smaller than migrate.timeout_seconds")
         return t.cast("Data", migrate)
+
+    def _check_rehearsal(self, app: Data, rehearsal: Data) -> None:
+        url, managed = rehearsal["url"], app["database"]["url"]
+        if url is not None:
+            self.wrong("migrate.rehearsal.url", rules.service_url(url, ("postgres", "postgresql"), needs_path=True))
+            if managed is None:
+                self.wrong("migrate.rehearsal.url", "is only for a managed database; for a local one provision.yml makes the copy")
+            elif _endpoint(url, POSTGRESQL_PORT) == _endpoint(managed, POSTGRESQL_PORT):
+                self.wrong("migrate.rehearsal.url", "must not be database.url: the rehearsal empties what it names")
+        elif rehearsal["enabled"] and managed is not None:
+            self.wrong("migrate.rehearsal.url", "is required, since database.url names a managed database")
 
     def _managed(self, service: str, schemes: tuple[str, ...], app: Data, local: tuple[str, ...]) -> bool:
         """Judge the address of a managed service; tell whether the service is managed."""

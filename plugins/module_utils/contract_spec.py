@@ -107,13 +107,13 @@ def _sound_value(option: Options, value: t.Any, path: str, report: Report) -> t.
     if wrong:
         report(path, wrong)
         return None
-    if "choices" in option and value not in option["choices"]:
+    if kind != "list" and "choices" in option and value not in option["choices"]:
         report(path, f"must be one of {', '.join(option['choices'])}")
         return None
     if kind == "dict" and option.get("options"):
         return sound(option["options"], value, path, report)
     if kind == "list":
-        element = {"type": option["elements"], "options": option.get("options")}
+        element = {"type": option["elements"], **{key: option[key] for key in ("options", "choices") if key in option}}
         kept = [_sound_value(element, item, f"{path}[{index}]", report) for index, item in enumerate(value)]
         return [item for item in kept if item is not None]
     return value

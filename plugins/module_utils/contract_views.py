@@ -92,14 +92,34 @@ def postgresql_databases(contract: Data, secrets: Data, host: str) -> list[Data]
     """Return the databases that live on this host."""
     return [
         {
-            "name": app["database"]["name"],
+            "name": name,
             "owner": app["database"]["user"],
             "password": _secret(secrets, app, "database_password"),
             "extensions": app["database"]["extensions"],
         }
         for app in _apps(contract)
         if app["database"]["host"] == host
+        for name in [app["database"]["name"], *([rehearsal_name(app)] if _rehearses(app) else [])]
     ]
+
+
+def rehearsal_name(app: Data) -> str:
+    """Return the name of the database that an app's migrations are rehearsed on."""
+    return f"{app['database']['name'][:53]}_rehearsal"
+
+
+def _rehearses(app: Data) -> bool:
+    return bool(app["migrate"] and app["migrate"]["rehearsal"]["enabled"])
+
+
+def rehearsal_url(contract: Data, secrets: Data, app: Data, host: str) -> str | None:
+    """Return the address of the database that an app's migrations are rehearsed on."""
+    if not _rehearses(app):
+        return None
+    if app["database"]["external"]:
+        return t.cast("str | None", app["migrate"]["rehearsal"]["url"])
+    other = {**app, "database": {**app["database"], "name": rehearsal_name(app)}}
+    return database_url(contract, secrets, other, host)
 
 
 def postgresql_client_addresses(contract: Data, host: str) -> list[str]:
@@ -208,6 +228,7 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "env": {key: value for key, value in app["env"].items() if key not in secret},
             "secrets_env": {**generated, **given},
             "database_url": database_url(contract, secrets, app, host),
+            "rehearsal_url": rehearsal_url(contract, secrets, app, host),
             "database_password": _secret(secrets, app, "database_password") if _local(app["database"]) else None,
             "database_address": _seen_from(contract, app["database"]["host"], host) if _local(app["database"]) else None,
             "redis_url": redis_url(contract, secrets, app, host),
@@ -215,11 +236,19 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "admin_password": _secret(secrets, app, "admin_password") if app["admin"] else None,
             "migrator": bool(app["migrate"]) and app["hosts"][0] == host,
             "host": host,
+            "proxy_address": _proxy_address(contract, app, host),
             "host_address": _address(contract, host),
             "listen_address": listen_address(contract, app, host),
         }
     )
     return document
+
+
+def _proxy_address(contract: Data, app: Data, host: str) -> str | None:
+    """Return where a host finds a proxy of the app's site."""
+    if not app["domains"]:
+        return None
+    return LOOPBACK if _is_proxy(contract, host) else str(contract["topology"]["proxy"][0]["address"])
 
 
 def _site(contract: Data, app: Data) -> Data:

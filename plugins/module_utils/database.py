@@ -128,6 +128,12 @@ class Marks:
         sql = "SELECT count(*) FROM anchorage.release WHERE app = :'app' AND id = :'release'"
         return self.database.execute(sql, app=app, release=release) != "0"
 
+    def all(self, app: str) -> list[str]:
+        """Return the releases of an app that were migrated here, the newest first."""
+        if not self._exists():
+            return []
+        return [row["id"] for row in self.database.rows("SELECT id FROM anchorage.release WHERE app = :'app' ORDER BY migrated_at DESC", app=app)]
+
     def schema(self, app: str) -> str | None:
         """Return what identified the schema's sources when an app was migrated last; None where nobody knows."""
         if not self._has_verdicts():

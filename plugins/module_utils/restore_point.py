@@ -62,6 +62,15 @@ def take(app: App, log: Log, database: Database, release: str) -> dict[str, t.An
     return point
 
 
+def dump_for(app: App, database: Database, name: str) -> str:
+    """Take a dump that is no restore point, with the same checks. Returns its path."""
+    _check_client(app, database)
+    _check_room(app, database)
+    path = f"{app.layout.restore_points}/{name}"
+    _dump(app, database, path, app.document["migrate"]["restore_point"]["timeout_seconds"])
+    return path
+
+
 def _refused(app: App, cause: str, next_step: str) -> AnchorageError:
     return AnchorageError(f"There is no restore point, so {app.name} is not migrated: {cause}", what="gate (restore point)", next_step=next_step)
 

@@ -6,21 +6,18 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import json
-import posixpath
 import pwd
 import re
 import socket
 import typing as t
 import urllib.parse
 
-from . import catalog, restore_point
+from . import catalog, forecast, rehearsal, restore_point
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
 from .release_plan import common_environment, digest
-from .step_stage import MANIFEST
 
 #: Seconds that a host which may not migrate waits while nobody holds the migration lock.
 PATIENCE = 60
@@ -67,15 +64,15 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
             return False
         _check_redis(app)
         schema = schema_id(app, release)
-        if app.document["migrate"]["restore_point"]["enabled"]:
-            if schema and marks.schema(app.name) == schema:
-                log.say(f"{app.name}: no restore point, since nothing that makes the schema has changed")
-            else:
-                restore_point.take(app, log, database, release)
+        if schema and marks.schema(app.name) == schema:
+            log.say(f"{app.name}: no restore point, since nothing that makes the schema has changed")
+        else:
+            _prepare(app, log, database, release)
         before = _catalog_before(app, database)
         try:
-            _run(app, log, release)
-            _verify(app, log, database)
+            with app.timed("migration"):
+                _run(app, log, release, app.document, "migrate")
+                _verify(app, log, database)
         except AnchorageError as error:
             _tell_what_it_left(log, database, before, error)
             raise
@@ -89,6 +86,41 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
         app.journal.settle_restore_points(release)
         log.say(f"{app.name}: release {release} is migrated")
         return True
+
+
+def _prepare(app: App, log: Log, database: Database, release: str) -> None:
+    """Judge what is going to happen, take a restore point, and rehearse, as far as the contract asks for it.
+
+    :raises AnchorageError: when the contract does not allow the migration, or there is no way back for the data.
+    """
+    options = app.document["migrate"]
+    rehearses = bool(options["rehearsal"]["enabled"] and app.document.get("rehearsal_url"))
+    expected = forecast.look(app, database, forecast.of_release(app, release))
+    for path, count in expected.files.items():
+        log.say(f"{app.name}: pending: {path} ({count} statements)")
+    for finding in expected.findings:
+        log.say(f"{app.name}:   {finding.verdict}: {finding}")
+    forecast.check(app, expected, release, measured=rehearses)
+    with app.timed("restore point"):
+        point = restore_point.take(app, log, database, release) if options["restore_point"]["enabled"] else None
+    if rehearses and database.execute(restore_point.TABLES) != "0":
+        _rehearse(app, log, database, release, point)
+
+
+def _rehearse(app: App, log: Log, database: Database, release: str, point: dict[str, t.Any] | None) -> None:
+    def on_copy(copy: Database, document: dict[str, t.Any]) -> None:
+        _run(app, log, release, document, "rehearse")
+        _verify(app, log, copy)
+
+    with app.timed("rehearsal"):
+        found = rehearsal.rehearse(app, log, database, point["path"] if point else None, on_copy)
+    rehearsal.report(app, log, found)
+    app.journal.note("rehearsed", release, **found.as_dict())
+    if found.verdict == catalog.CONTRACT and not forecast.allowed(app, catalog.CONTRACT):
+        raise forecast.refusal(app, release, catalog.CONTRACT, found.findings)
+    too_long = [str(held) for held in found.locks if held.seconds > app.document["migrate"]["rehearsal"]["max_lock_seconds"]]
+    if too_long and not forecast.allowed(app, forecast.LOCK_HEAVY):
+        raise forecast.refusal(app, release, forecast.LOCK_HEAVY, too_long)
 
 
 def _catalog(database: Database) -> catalog.Catalog:
@@ -122,15 +154,11 @@ def _tell_what_it_left(log: Log, database: Database, before: catalog.Catalog, er
 
 def schema_id(app: App, release: str) -> str:
     """Name what a release's schema is made from: the files of C(migrate.files), and its dependencies. Empty where the contract names no files."""
-    patterns = app.document["migrate"]["files"]
-    if not patterns:
+    if not app.document["migrate"]["files"]:
         return ""
     tree = app.layout.build(app.journal.release(release)["tree"])
-    manifest = json.loads(app.world.read(f"{tree}/{MANIFEST}") or b"{}")
-    base = posixpath.normpath(app.document["build"]["output"])
-    inside = {posixpath.relpath(path, base) if base != "." else path: checksum for path, checksum in manifest.get("files", {}).items()}
-    chosen = {path: checksum for path, checksum in inside.items() if any(fnmatch.fnmatch(path, pattern) for pattern in patterns)}
-    return digest({"files": chosen, "dependencies": manifest.get("dependencies")})
+    manifest = json.loads(app.world.read(f"{tree}/{forecast.MANIFEST}") or b"{}")
+    return digest({"files": forecast.schema_files(app, release), "dependencies": manifest.get("dependencies")})
 
 
 def _wait_for_the_migrator(app: App, log: Log, marks: Marks, release: str) -> None:
@@ -210,25 +238,29 @@ def _check_redis(app: App) -> None:
         ) from error
 
 
-def _run(app: App, log: Log, release: str) -> None:
-    """Run the migration command as the app's user, in a cgroup of its own, with limits that PostgreSQL itself keeps."""
+def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str) -> None:
+    """Run the migration command as the app's user, in a cgroup of its own, with limits that PostgreSQL itself keeps.
+
+    :arg document: names the database and the services; the live ones, or those of a rehearsal.
+    :arg name: what the process and its sessions are called.
+    """
     migrate_options = app.document["migrate"]
     group = pwd.getpwnam(app.user).pw_gid
-    environment = common_environment(app.document)
+    environment = common_environment(document)
     environment.update(
         {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": app.layout.pm2_home,
             "LANG": "C.UTF-8",
             "RELEASE_ID": release,
-            "PGAPPNAME": f"anchorage-migrate-{app.name}",
+            "PGAPPNAME": f"anchorage-{name}-{app.name}",
             "PGOPTIONS": f"-c lock_timeout={migrate_options['lock_timeout_seconds']}s -c statement_timeout={migrate_options['statement_timeout_seconds']}s",
         }
     )
     if app.extra_ca_file:
         environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
     directory = f"{app.layout.release(release)}/app"
-    path = f"{app.layout.release(release)}/run/migrate.json"
+    path = f"{app.layout.release(release)}/run/{name}.json"
     app.write_exec(path, argv=migrate_options["command"], cwd=directory, env=environment, gid=group)
     patterns = [re.compile(pattern) for pattern in migrate_options["error_patterns"]]
     changes = [re.compile(pattern) for pattern in migrate_options["changed_patterns"]]
@@ -251,7 +283,7 @@ def _run(app: App, log: Log, release: str) -> None:
             writable=[app.layout.shared, app.layout.pm2_home],
             memory_mb=None,
             timeout_seconds=limit,
-            name="migrate",
+            name=name,
         ),
         on_line,
         timeout=limit + 60,

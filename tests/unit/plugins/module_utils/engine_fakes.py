@@ -121,6 +121,8 @@ class HostWorld(FakeWorld):
             return OK
         if sql == catalog.QUERY:
             return Completed(0, json.dumps(self.catalogs.pop(0) if len(self.catalogs) > 1 else self.catalogs[0]) + "\n", "")
+        if "SELECT id FROM anchorage.release" in sql:
+            return Completed(0, json.dumps([{"id": mark} for mark in sorted(self.marks)]) + "\n", "")
         if "AS findings" in sql:
             return Completed(0, json.dumps(self.since) + "\n", "")
         if "to_regclass" in sql:
@@ -186,6 +188,9 @@ def document(home: str, **changes: t.Any) -> dict[str, t.Any]:
             "error_patterns": ['"level":"error"'],
             "changed_patterns": ["● Migrating "],
             "files": [],
+            "allow": [],
+            "large_table_mb": 64,
+            "rehearsal": {"enabled": False, "url": None, "max_lock_seconds": 2},
             "restore_point": {"enabled": True, "timeout_seconds": 60, "keep": 2},
             "verify": [{"name": "all is recorded", "sql": "SELECT count(*) FROM migrations", "expect": "3"}],
         },

@@ -41,6 +41,9 @@ def web(**changes):
     return {"web": changed(WEB, **changes)}
 
 
+MANAGED = f"postgres://u:{RANDOM}@db.example.com/shop"
+
+
 def env(**values):
     return {"shop": changed(SHOP, env={**SHOP["env"], **values})}
 
@@ -232,6 +235,26 @@ BAD = [
     ("migration timeout", shop(migrate={"timeout_seconds": 0}), "apps.shop.migrate.timeout_seconds", "between 1 and"),
     ("lock timeout beyond the whole", shop(migrate={"timeout_seconds": 5}), "apps.shop.migrate.lock_timeout_seconds", "smaller than"),
     ("statement timeout", shop(migrate={"statement_timeout_seconds": -1}), "apps.shop.migrate.statement_timeout_seconds", "between 1 and"),
+    ("soak too long", shop(soak={"seconds": 4000}), "apps.shop.soak.seconds", "between 0 and 3600"),
+    ("unknown permission", shop(migrate={"allow": ["everything"]}), "apps.shop.migrate.allow[0]", "must be one of contract, lock_heavy"),
+    (
+        "rehearsal of a local database elsewhere",
+        shop(migrate={"rehearsal": {"url": f"postgres://u:{RANDOM}@10.0.0.9/copy"}}),
+        "apps.shop.migrate.rehearsal.url",
+        "is only for a managed database",
+    ),
+    (
+        "rehearsal on the database itself",
+        shop(database={"url": MANAGED}, migrate={"rehearsal": {"enabled": True, "url": MANAGED}}),
+        "apps.shop.migrate.rehearsal.url",
+        "must not be database.url",
+    ),
+    (
+        "rehearsal of a managed database without a copy",
+        shop(database={"url": MANAGED}, migrate={"rehearsal": {"enabled": True}}),
+        "apps.shop.migrate.rehearsal.url",
+        "is required, since database.url names a managed database",
+    ),
     ("releases kept", shop(keep_releases=1), "apps.shop.keep_releases", "between 2 and 50"),
     ("no public instance", shop(processes={"server": {"instances": 0}}), "apps.shop.processes.server.instances", "between 1 and"),
     ("too many instances", shop(processes={"worker": {"instances": 99}}), "apps.shop.processes.worker.instances", "between 0 and 64"),
@@ -452,6 +475,9 @@ def test_a_shop_of_four_lines_resolves_completely():
             "error_patterns": ['"level":"error"'],
             "changed_patterns": ["● Migrating ", "Links sync completed", "Running migration script /"],
             "files": ["medusa-config.*", "src/modules/*", "src/links/*", "src/migration-scripts/*"],
+            "allow": [],
+            "large_table_mb": 64,
+            "rehearsal": {"enabled": False, "url": None, "max_lock_seconds": 2},
             "restore_point": {"enabled": True, "timeout_seconds": 3600, "keep": 3},
             "verify": PRESETS["medusa"]["contract"]["migrate"]["verify"],
         },
@@ -499,6 +525,7 @@ def test_a_shop_of_four_lines_resolves_completely():
         "max_body_mb": 25,
         "timeout_seconds": 60,
         "keep_releases": 3,
+        "soak": {"seconds": 30, "max_error_percent": 1, "max_slowdown": 3},
     }
 
 
@@ -716,3 +743,7 @@ def test_what_the_user_wrote_is_left_alone():
     resolved(apps)
     assert apps == before
     assert presets == PRESETS
+
+
+def test_permissions_are_a_list_of_words():
+    assert resolved(shop(migrate={"allow": ["contract", "lock_heavy"]}))["apps"]["shop"]["migrate"]["allow"] == ["contract", "lock_heavy"]

@@ -62,6 +62,19 @@ class TestOneHost:
         assert views.postgresql_client_addresses(ALONE, "vps") == []
         assert only(views.redis_instances(ALONE, {}, "vps"))["bind"] == ["127.0.0.1"]
 
+    def test_a_database_to_rehearse_on_is_the_same_logins(self):
+        contract = resolved({"shop": changed(SHOP, migrate={"rehearsal": {"enabled": True}})})
+        names = [(entry["name"], entry["owner"]) for entry in views.postgresql_databases(contract, SECRETS, "vps")]
+        assert names == [("shop", "shop"), ("shop_rehearsal", "shop")]
+        (document,) = views.release_documents(contract, SECRETS, "vps")
+        assert document["rehearsal_url"] == document["database_url"] + "_rehearsal"
+
+    def test_a_managed_database_is_rehearsed_where_the_contract_says(self):
+        urls = {name: f"postgres://u:{RANDOM}@{name}.example.com/shop" for name in ("db", "copy")}
+        app = changed(SHOP, database={"url": urls["db"]}, migrate={"rehearsal": {"enabled": True, "url": urls["copy"]}})
+        (document,) = views.release_documents(resolved({"shop": app}), SECRETS, "vps")
+        assert (document["database_url"], document["rehearsal_url"]) == (urls["db"], urls["copy"])
+
     def test_database(self):
         wanted = {"name": "shop", "owner": "shop", "password": SECRETS["shop"]["database_password"], "extensions": []}
         assert only(views.postgresql_databases(ALONE, SECRETS, "vps")) == wanted
