@@ -410,7 +410,7 @@ def prune(app: App, *, check: bool = False) -> list[str]:
         stale += [f"{app.layout.state}/{name}" for name in app.world.listdir(app.layout.state) if name.startswith("wish-")]
         if not check:
             for path in stale:
-                shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else os.unlink(path)
+                shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else app.world.remove(path)
             for name in gone:
                 app.journal.forget(name)
     return stale

@@ -1,0 +1,51 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a kill or a power cut leaves in the middle of something, and how the next run makes it good."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import time
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import engine
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App
+from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+
+from .engine_fakes import document, place
+
+DAY = 86400
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """An app on real files whose release r0 is live, and which keeps no other."""
+    place(tmp_path, monkeypatch)
+    monkeypatch.setattr(engine, "DOCUMENTS", str(tmp_path / "documents"))
+    (tmp_path / "documents").mkdir()
+    app = App("shop", World(), document(str(tmp_path / "home"), keep_releases=1))
+    for number in (0, 1):
+        for path in (app.layout.release(f"r{number}"), app.layout.build(f"t{number}")):
+            os.makedirs(path)
+        app.journal.mark(f"r{number}", "staged", tree=f"t{number}", source=f"s{number}")
+    app.journal.go_live("r0", "blue", "t0")
+    return app
+
+
+def left(path, *, age=0):
+    """Let a file lie there that was written a while ago."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (time.time() - age,) * 2)
+    return str(path)
+
+
+def test_a_prune_that_died_before_the_journal_knew_is_finished_by_the_next(shop):
+    shutil.rmtree(shop.layout.release("r1"))
+    engine.prune(shop)
+    assert set(shop.journal.data["releases"]) == {"r0"} and engine.prune(shop) == []
