@@ -150,8 +150,11 @@ def _start(module: AnsibleModule) -> dict[str, t.Any]:
     app = App(name, World(), _given(module).get(name))
     wish, incoming = module.params["wish"], module.params["incoming"]
     if incoming:
+        # It may come from another file system, and a power cut must not leave an empty archive under a name that is believed from then on.
+        target = app.layout.source(wish["source"])
         os.makedirs(app.layout.incoming, exist_ok=True)
-        module.atomic_move(incoming, app.layout.source(wish["source"]))
+        module.atomic_move(incoming, f"{target}.{os.getpid()}.part")
+        app.world.commit_file(f"{target}.{os.getpid()}.part", target, mode=0o600)
     started = engine.start(app, module.params["step"], {key: wish.get(key) for key in ("release", "tree", "source", "owner")})
     return {**started, **engine.follow(app, log=started["log"], offset=0, wait_seconds=module.params["wait_seconds"])}
 

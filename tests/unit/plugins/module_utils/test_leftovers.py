@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
 import time
+import types
 
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import engine
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+from ansible_collections.anchorage.vps.plugins.modules import release_step
 
 from .engine_fakes import document, place
 
@@ -49,3 +52,22 @@ def test_a_prune_that_died_before_the_journal_knew_is_finished_by_the_next(shop)
     shutil.rmtree(shop.layout.release("r1"))
     engine.prune(shop)
     assert set(shop.journal.data["releases"]) == {"r0"} and engine.prune(shop) == []
+
+
+def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, monkeypatch):
+    """A power cut would otherwise leave an empty one, which every later run believes to be there."""
+    sent, target, synced = tmp_path / "source.tar", shop.layout.source("s9"), []
+    sent.write_bytes(b"tar")
+    fsync, inode = os.fsync, sent.stat().st_ino
+
+    def watched(handle):
+        synced.append((os.fstat(handle).st_ino, os.path.exists(target)))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    monkeypatch.setattr(release_step.engine, "start", lambda app, step, wish: {"log": "x"})
+    monkeypatch.setattr(release_step.engine, "follow", lambda app, **options: {})
+    params = {"apps": ["shop"], "documents": [json.dumps(shop.document)], "wish": {"source": "s9"}, "incoming": str(sent), "step": "stage", "wait_seconds": 1}
+    release_step.OPERATIONS["start"](types.SimpleNamespace(params=params, atomic_move=os.rename))
+    assert synced == [(inode, False), (os.stat(shop.layout.incoming).st_ino, True)]
+    assert os.listdir(shop.layout.incoming) == ["s9.tar"]
