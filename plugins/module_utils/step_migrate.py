@@ -50,6 +50,10 @@ def migrate(app: App, log: Log, *, release: str) -> bool:
                 done = _migrate_locked(app, log, database, marks, release)
             else:
                 _wait_for_the_migrator(app, log, marks, release)
+        if done or not app.journal.says(release, "migrated"):
+            # Here, and not where the mark is set, so that a step which died right after that is made good too.
+            app.world.remove(app.layout.catalog)
+            app.journal.settle_restore_points(release)
         app.journal.mark(release, "migrated")
         return done
     except AnchorageError as error:
@@ -82,8 +86,6 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
             log.say(f"{app.name}:   {finding}")
         source = app.journal.release(release).get("source", "")
         marks.set(app.name, release, source, socket.gethostname(), schema=schema, verdict=verdict, findings=findings)
-        app.world.remove(app.layout.catalog)
-        app.journal.settle_restore_points(release)
         log.say(f"{app.name}: release {release} is migrated")
         return True
 

@@ -15,11 +15,12 @@ import types
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import engine
-from ansible_collections.anchorage.vps.plugins.module_utils.app import App
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
+from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import migrate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 from ansible_collections.anchorage.vps.plugins.modules import release_step
 
-from .engine_fakes import document, place
+from .engine_fakes import document, make, place
 
 DAY = 86400
 
@@ -52,6 +53,29 @@ def test_a_prune_that_died_before_the_journal_knew_is_finished_by_the_next(shop)
     shutil.rmtree(shop.layout.release("r1"))
     engine.prune(shop)
     assert set(shop.journal.data["releases"]) == {"r0"} and engine.prune(shop) == []
+
+
+def test_a_migration_that_died_right_after_its_mark_is_settled_by_the_next_run(tmp_path, monkeypatch):
+    place(tmp_path, monkeypatch)
+    app, world, log = make(tmp_path)
+    app.journal.mark("r1", "staged", tree="t1", source="s1")
+    app.journal.add_restore_point({"path": "/x.dump", "release": "r1", "pending": True})
+    world.files[app.layout.catalog] = "{}"
+    world.marks.add("r1")
+    assert migrate(app, log, release="r1") is False
+    assert app.journal.restore_points() == [{"path": "/x.dump", "release": "r1", "pending": False, "migrated": "r1"}]
+    assert app.layout.catalog not in world.files, "the next migration would be charged with what this one did"
+
+
+def test_a_migration_that_is_known_already_settles_nothing_of_another(tmp_path, monkeypatch):
+    place(tmp_path, monkeypatch)
+    app, world, _log = make(tmp_path)
+    app.journal.mark("r1", "staged", tree="t1", source="s1")
+    app.journal.mark("r1", "migrated")
+    world.marks.add("r1")
+    world.files[app.layout.catalog] = "{}"
+    migrate(app, Log(lambda line: None), release="r1")
+    assert app.layout.catalog in world.files, "a failed attempt of a later release left it, and its tables with it"
 
 
 def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, monkeypatch):
