@@ -12,10 +12,11 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import typing as t
 
-from . import admin_user, recovery, release_plan
+from . import admin_user, recovery, release_plan, restore_point
 from .app import UNIT, App, Log
 from .database import Database
 from .dead_man import DeadMan
@@ -36,6 +37,10 @@ ROLLBACK = "rollback"
 
 #: Seconds that the unit of a step which has ended may need to go.
 LAST_WORDS = 30
+
+#: What a write that died leaves beside its file, and how old it must be in the same boot until nobody can be at work on it any more.
+LEFTOVER = re.compile(r"\..+\.json\.[a-z0-9_]{8}|starting\.json")
+LEFTOVER_SECONDS = 3600
 
 #: Bytes of a step's log that one look returns at most.
 SLICE = 64 * 1024
@@ -392,6 +397,16 @@ def status(app: App) -> dict[str, t.Any]:
     }
 
 
+def leftovers(app: App) -> list[str]:
+    """Return what writes have left that were cut off by a kill or a power cut."""
+    now = app.world.now()
+    limit = max(now - app.world.monotonic(), now - LEFTOVER_SECONDS)
+    runs = [f"{app.layout.release(name)}/run" for name in app.world.listdir(f"{app.layout.home}/releases")]
+    found = [f"{place}/{name}" for place in (app.layout.state, app.layout.pm2_home, *runs) for name in app.world.listdir(place) if LEFTOVER.fullmatch(name)]
+    found += [f"{DOCUMENTS}/{name}" for name in app.world.listdir(DOCUMENTS) if name.startswith(f".{app.name}.json.")]
+    return [path for path in found if (app.world.modified(path) or now) < limit]
+
+
 def prune(app: App, *, check: bool = False) -> list[str]:
     """Remove releases beyond those to keep, and trees and dependencies that no release uses any more. Returns what went."""
     with lock(app):
@@ -406,8 +421,10 @@ def prune(app: App, *, check: bool = False) -> list[str]:
         used = {json.loads(raw)["dependencies"] for raw in manifests if raw}
         stale += [app.layout.dependencies(key) for key in app.world.listdir(f"{app.layout.home}/deps") if key not in used]
         sources = {f"{entry.get('source')}.tar" for name, entry in app.journal.data["releases"].items() if name not in gone}
+        stale += [app.layout.work(name) for name in app.world.listdir(f"{app.layout.home}/work")]
         stale += [f"{app.layout.incoming}/{name}" for name in app.world.listdir(app.layout.incoming) if name not in sources]
         stale += [f"{app.layout.state}/{name}" for name in app.world.listdir(app.layout.state) if name.startswith("wish-")]
+        stale += [*leftovers(app), *restore_point.leftovers(app)]
         if not check:
             for path in stale:
                 shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else app.world.remove(path)

@@ -25,6 +25,25 @@ TABLES = (
 )
 
 
+STAMP = "%Y%m%dT%H%M%SZ"
+
+
+def leftovers(app: App) -> list[str]:
+    """Return what a dump left that was cut off: its part, or the whole of it that the journal never came to know.
+
+    What is older than the journal's own word on the release stays: a lost journal must not cost the way back.
+    """
+    known = {point["path"] for point in app.journal.restore_points()}
+    found = []
+    for name in app.world.listdir(app.layout.restore_points):
+        stamp, _dash, release = name.partition(".")[0].partition("-")
+        staged = app.journal.release(release).get("staged_at")
+        forgotten = f"{app.layout.restore_points}/{name}" not in known and staged is not None and stamp >= time.strftime(STAMP, time.gmtime(staged))
+        if name.endswith(".part") or forgotten:
+            found.append(f"{app.layout.restore_points}/{name}")
+    return found
+
+
 def take(app: App, log: Log, database: Database, release: str) -> dict[str, t.Any] | None:
     """Take a restore point for a release and write it into the journal. Returns what was written; None for a database without tables.
 

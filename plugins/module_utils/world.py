@@ -206,6 +206,13 @@ class World:
         """Tell whether a path exists (a dangling link does not)."""
         return os.path.exists(path)
 
+    def modified(self, path: str) -> float | None:
+        """Return when a file was written last, or None where there is none."""
+        try:
+            return os.lstat(path).st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
     def listdir(self, path: str) -> list[str]:
         """Return the sorted names in a directory; none where there is no directory."""
         try:

@@ -55,6 +55,39 @@ def test_a_prune_that_died_before_the_journal_knew_is_finished_by_the_next(shop)
     assert set(shop.journal.data["releases"]) == {"r0"} and engine.prune(shop) == []
 
 
+def test_a_build_that_was_cut_off_is_cleared_away(shop):
+    left(f"{shop.layout.work('t9')}/package.json")
+    engine.prune(shop)
+    assert os.listdir(f"{shop.layout.home}/work") == []
+
+
+def test_what_a_write_left_goes_as_soon_as_nobody_can_be_at_it(shop):
+    places = (shop.layout.state, shop.layout.pm2_home, f"{shop.layout.release('r0')}/run")
+    old = [left(f"{path}/.journal.json.ab_d3f9h", age=DAY) for path in places]
+    old += [left(f"{engine.DOCUMENTS}/.shop.json.ab_d3f9h", age=DAY), left(f"{shop.layout.pm2_home}/starting.json", age=DAY)]
+    kept = [left(f"{engine.DOCUMENTS}/.blog.json.ab_d3f9h", age=DAY), left(f"{shop.layout.state}/.step.json.ab_d3f9h")]
+    kept += [left(f"{shop.layout.pm2_home}/live.json", age=DAY), left(f"{shop.layout.pm2_home}/.pm2.json", age=DAY)]
+    assert set(old) <= set(engine.prune(shop))
+    assert not any(map(os.path.exists, old)) and all(map(os.path.exists, kept))
+
+
+def test_what_is_older_than_this_boot_needs_no_other_age(shop, monkeypatch):
+    old = left(f"{shop.layout.state}/.step.json.ab_d3f9h", age=60)
+    assert old not in engine.prune(shop, check=True)
+    monkeypatch.setattr(World, "monotonic", lambda self: 30.0)
+    assert old in engine.prune(shop, check=True)
+
+
+def test_a_dump_that_was_cut_off_is_removed_and_one_of_a_lost_journal_is_not(shop):
+    restore = shop.layout.restore_points
+    known = left(f"{restore}/29990101T000000Z-r0.dump")
+    shop.journal.add_restore_point({"path": known, "release": "r0"})
+    part, forgotten = left(f"{restore}/29990102T000000Z-r0.dump.part"), left(f"{restore}/29990102T000000Z-r0.dump")
+    kept = [left(f"{restore}/20200101T000000Z-r0.dump"), left(f"{restore}/29990102T000000Z-r7.dump"), known]
+    assert {part, forgotten} <= set(engine.prune(shop))
+    assert sorted(os.listdir(restore)) == sorted(map(os.path.basename, kept))
+
+
 def test_a_migration_that_died_right_after_its_mark_is_settled_by_the_next_run(tmp_path, monkeypatch):
     place(tmp_path, monkeypatch)
     app, world, log = make(tmp_path)
