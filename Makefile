@@ -46,6 +46,9 @@ faults: $(READY) ## the slow part of the fault tests, on hosts of its own (KEEP_
 	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/release -m fault -ra \
 	  --junitxml=tests/output/faults.xml $(if $(FAULT),-k $(FAULT))
 
+crash-states: $(READY) ## every state that a power cut in a whole deploy can leave on the disk; writes tests/results/crash-states.json
+	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/unit/plugins/module_utils/test_crash_states.py -ra
+
 bench: $(READY) ## measure provision and site against a shell script and a ping
 	@$(VENV)/bin/python -m tests.bench
 
@@ -83,4 +86,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states bench format docs pins clean lab-clean .venv

@@ -1,0 +1,256 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every state that a power cut in a whole deploy can leave on the disk: after the boot one release is live, wholly, and the plain re-run ends well.
+
+The engine's own code does a first deploy, two more (the last one prunes) and a rollback; each operation on the disk is recorded. The states are made
+of every prefix, with what no fsync has covered lost, kept alone or torn. A sample runs with the unit tests; ANCHORAGE_FAULTS=1 runs all of them and
+writes tests/results/crash-states.json. ANCHORAGE_SEED repeats a sample.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import random
+import subprocess
+import tempfile
+import typing as t
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, recovery
+from ansible_collections.anchorage.vps.plugins.module_utils.journal import Journal
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
+from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, checksums
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
+
+from .crash_disk import Crash, Operation, Recorder, State, after, crashes
+from .crash_host import Host, contract, install, source
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a release belongs to root")
+
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+RESULTS = ROOT / "tests" / "results" / "crash-states.json"
+ALL = bool(os.environ.get("ANCHORAGE_FAULTS"))
+SEED = int(os.environ.get("ANCHORAGE_SEED") or random.SystemRandom().randrange(1 << 32))
+
+#: How many states are recovered where not all of them are, and how many there must be at least in all.
+SAMPLE = 600
+LEAST = 2000
+
+JOURNAL = "/state/shop/journal.json"
+
+
+@dataclasses.dataclass
+class Story:
+    """A run that was recorded: what it did, what was live before and after it, and from which operation on that may and must be the new release."""
+
+    name: str
+    act: t.Callable[[Host], None]
+    version: int
+    base: State
+    operations: list[Operation]
+    old: str | None
+    new: str
+    final: dict[str, tuple[str, int, bytes]]
+    migrations: tuple[str, ...]
+    may: int = 0
+    must: int = 0
+
+    def __post_init__(self) -> None:
+        """Find the confirmation: the rename that puts a journal in place in which the new release is live, and the fsync of its directory."""
+        state = self.base.copy()
+        for number, operation in enumerate(self.operations):
+            state.apply(operation)
+            if not self.may and operation.kind == "name" and operation.what.endswith(f"to {JOURNAL}"):
+                node = operation.names[-1][1]
+                self.may = number + 1 if json.loads(state.data[t.cast(int, node)])["live"] == self.new else 0
+            elif self.may and not self.must and operation.kind == "sync" and operation.what == os.path.dirname(JOURNAL):
+                self.must = number + 1
+        assert 0 < self.may < self.must
+
+    def live_after(self, crash: Crash) -> set[str | None]:
+        """Return what may be live after a crash."""
+        return ({self.old} if crash.done < self.must else set()) | ({self.new} if crash.done >= self.may else set())
+
+
+@pytest.fixture(scope="module")
+def place() -> t.Iterator[str]:
+    """A directory in memory, where there is one: nothing here needs a disk."""
+    with tempfile.TemporaryDirectory(prefix="anchorage-crash-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as top:
+        os.mkdir(f"{top}/host")
+        yield f"{top}/host"
+
+
+@pytest.fixture(scope="module")
+def host(place: str) -> t.Iterator[Host]:
+    """A host on which nothing was deployed yet."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield install(place, monkeypatch)
+
+
+def record(host: Host, name: str, version: int, old: str | None, act: t.Callable[[Host], None]) -> Story:
+    """Run something on a host, and return what it did."""
+    recorder = host.recorder = Recorder(host.root, host.database)
+    with recorder.watching():
+        act(host)
+    host.recorder = None
+    return Story(name, act, version, recorder.base, recorder.operations, old, t.cast(str, host.app().journal.live), host.lies(), host.migrations)
+
+
+@pytest.fixture(scope="module")
+def stories(host: Host) -> dict[str, Story]:
+    """What is recorded: each run begins where the one before ended."""
+    found: dict[str, Story] = {}
+    old = None
+    for version, name in enumerate(("first deploy", "deploy", "deploy that prunes"), start=1):
+        found[name] = record(host, name, version, old, lambda host, version=version: host.deploy(version))
+        old = found[name].new
+    earlier = found["deploy"].new
+    found["rollback"] = record(host, "rollback", 2, old, lambda host: host.roll_back(earlier))
+    return found
+
+
+def whole(host: Host, stories: dict[str, Story]) -> str | None:
+    """Return what is live, having seen that journal, proxy, boot file and processes are of it, and that it is on the disk to the last byte."""
+    app = host.app()
+    live, slot = app.journal.live, app.journal.slot
+    assert not app.journal.unsettled
+    if live is None:
+        assert not host.table and not app.world.exists(app.layout.live_file)
+        return None
+    assert ("green" if os.path.exists(app.layout.slot_flag) else "blue") == slot, "the proxy"
+    assert set(host.table) == {f"shop-server-{slot}", f"shop-worker-{slot}"}, f"PM2 runs {sorted(host.table)}"
+    assert not host.dead and running(app), "a process died at its start"
+    assert live in host.marks, "it runs without its mark"
+    tree = app.layout.build(app.journal.release(live)["tree"])
+    with open(f"{tree}/{MANIFEST}", encoding="utf-8") as stream:
+        manifest = json.load(stream)
+    found = checksums(tree)
+    found.pop(MANIFEST)
+    assert found == manifest["files"], "the tree is not what its manifest says"
+    places = [path[len(host.root) + 1 :] for path in (tree, app.layout.release(live), app.layout.dependencies(manifest["dependencies"]))]
+    wanted = next(story.final for story in stories.values() if story.new == live)
+    lies = host.lies(*places)
+    prefixes = tuple(f"/{path}/" for path in places)
+    ought = {path: what for path, what in wanted.items() if path.startswith(prefixes)}
+    passing = {path for path in lies | ought if path.endswith("/run/migrate.json") or "/run/.migrate.json." in path}
+    assert {path: what for path, what in lies.items() if path not in passing} == {path: what for path, what in ought.items() if path not in passing}
+    return live
+
+
+def begin(host: Host, state: State) -> None:
+    """Let a host come back with what a power cut left."""
+    host.power_cut()
+    state.write(host.root)
+    host.restore_database(state.database)
+    host.boot()
+
+
+def judge(host: Host, stories: dict[str, Story], story: Story, crash: Crash, state: State) -> None:
+    """Cut the power there, boot, look; then run the same again, and look again."""
+    begin(host, state)
+    known = os.path.exists(f"{host.root}/etc/shop.json")
+    live = whole(host, stories) if known else None
+    assert known or not host.table
+    assert live in story.live_after(crash), f"{live} is live"
+    _migrations, marks, runs = host.database()
+    story.act(host)
+    host.ask("prune")  # a rollback leaves that to the next deploy
+    assert whole(host, stories) == story.new
+    assert host.runs == runs + (story.new not in marks), "migrated once"
+    assert host.migrations == story.migrations
+    settled(host, story)
+
+
+def settled(host: Host, story: Story) -> None:
+    """Nothing is left of the crash, and nothing is to be done."""
+    lies = {path for path in host.lies() if not path.startswith("/state/shop/restore/")}
+    ought = {path for path in story.final if not path.startswith("/state/shop/restore/")}
+    assert lies == ought, f"left: {sorted(lies - ought)}, missing: {sorted(ought - lies)}"
+    app = host.app()
+    kept = {point["path"] for point in app.journal.restore_points()}
+    assert {f"{app.layout.restore_points}/{name}" for name in app.world.listdir(app.layout.restore_points)} == kept
+    assert not any(point["pending"] for point in app.journal.restore_points())
+    plan = host.ask("plan", documents=[json.dumps(contract(host.root, story.version))], sources={"shop": source(story.version)[0]})["apps"]["shop"]
+    assert plan["steps"] == [] and plan["release"] == plan["live"] == story.new
+    assert engine.prune(app) == []
+
+
+def distinct(stories: dict[str, Story]) -> list[tuple[Story, Crash]]:
+    """Return the crashes that leave different contents, or the same before and after the confirmation."""
+    found: dict[tuple[str, bool, bool, str], tuple[Story, Crash]] = {}
+    generator = random.Random(SEED)
+    for story in stories.values():
+        for crash in crashes(story.operations, generator):
+            digest = after(story.base, story.operations, crash).digest()
+            found.setdefault((story.name, crash.done >= story.may, crash.done >= story.must, digest), (story, crash))
+    return list(found.values())
+
+
+def report(name: str, counts: dict[str, int], failures: list[str]) -> None:
+    """Write down what was seen, and at which commit."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    RESULTS.parent.mkdir(exist_ok=True)
+    facts = {
+        "what": name,
+        "commit": commit,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+        "seed": SEED,
+        "states": counts,
+        "recovered": sum(counts.values()) - len(failures),
+        "failures": failures,
+    }
+    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def seen(host: Host, stories: dict[str, Story], cases: t.Iterable[tuple[Story, Crash]]) -> t.Iterator[str]:
+    """Let crashes happen, and give what is wrong after one."""
+    for story, crash in cases:
+        try:
+            judge(host, stories, story, crash, after(story.base, story.operations, crash))
+        except Exception as error:
+            yield f"{story.name} {crash.told(story.operations)}: {type(error).__name__}: {str(error)[:300]}"
+
+
+def test_after_every_crash_one_release_is_live_and_the_next_run_ends_well(host, stories, capsys):
+    cases = distinct(stories)
+    assert len(cases) >= LEAST
+    chosen = cases if ALL else random.Random(SEED).sample(cases, SAMPLE)
+    with capsys.disabled():
+        print(f" {len(chosen)} of {len(cases)} states, ANCHORAGE_SEED={SEED}", end="", flush=True)
+    failures = list(seen(host, stories, chosen))
+    if ALL:
+        report(t.cast(str, __doc__).splitlines()[0], dict(collections.Counter(story.name for story, _crash in chosen)), failures)
+    assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n".join(failures[:20])
+
+
+def forget_the_sync(monkeypatch):
+    """Let a tree get its name before it is on the disk."""
+    monkeypatch.setattr(Host, "_sync", lambda self, argv, call: Completed(0, "", ""))
+
+
+def forget_the_boot(monkeypatch):
+    """Let the host come back without looking at the journal."""
+    monkeypatch.setattr(recovery, "at_boot", lambda app, log: False)
+
+
+def forget_the_way_back(monkeypatch):
+    """Let an unconfirmed release stay the one that the journal calls live."""
+    monkeypatch.setattr(Journal, "should_live", lambda self: (self.switch["release"], self.switch["slot"]) if self.switch else (self.live, self.slot))
+
+
+@pytest.mark.parametrize("fault", [forget_the_sync, forget_the_boot, forget_the_way_back])
+def test_a_fault_of_the_engine_is_found(host, stories, monkeypatch, fault):
+    """Otherwise the test above says nothing."""
+    fault(monkeypatch)
+    begin(host, stories["deploy"].base)
+    story = record(host, "deploy", 2, stories["deploy"].old, stories["deploy"].act)
+    everything = list(crashes(story.operations, random.Random(SEED)))
+    random.Random(SEED).shuffle(everything)
+    assert next(seen(host, stories, ((story, crash) for crash in everything[:600])), None)
