@@ -178,8 +178,11 @@ class World:
             os.unlink(path)
 
     def make_directory(self, path: str, *, mode: int) -> None:
-        """Make a directory and those above it."""
+        """Make a directory and those above it. A new one survives a power cut, if the one above was there."""
+        fresh = not os.path.isdir(path)
         os.makedirs(path, mode=mode, exist_ok=True)
+        if fresh:
+            fsync_directory(os.path.dirname(path))
 
     def size(self, path: str) -> int:
         """Return a file's size in bytes; 0 where there is none."""

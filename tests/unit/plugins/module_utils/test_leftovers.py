@@ -128,3 +128,12 @@ def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, m
     release_step.OPERATIONS["start"](types.SimpleNamespace(params=params, atomic_move=os.rename))
     assert synced == [(inode, False), (os.stat(shop.layout.incoming).st_ino, True)]
     assert os.listdir(shop.layout.incoming) == ["s9.tar"]
+
+
+def test_a_new_directory_is_on_the_disk_before_anything_in_it_is_believed(tmp_path, monkeypatch):
+    """The journal would otherwise name a dump whose directory a power cut has taken."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    World().make_directory(str(tmp_path / "restore"), mode=0o700)
+    World().make_directory(str(tmp_path / "restore"), mode=0o700)
+    assert synced == [os.stat(tmp_path).st_ino]
