@@ -45,6 +45,7 @@ BOUNDS = {
 PROCESS_BOUNDS = {
     "instances": (0, 64),
     "memory_mb": (64, 1048576),
+    "drain_seconds": (0, 3600),
     "stop_seconds": (1, 3600),
     "health.status": (100, 599),
     "health.deadline_seconds": (1, 3600),
@@ -591,6 +592,7 @@ class _App:
                     "memory_mb": process["memory_mb"],
                     "env": self._env(f"{path}.env", given, process["env"], app, reserved=False),
                     "overlap": process["overlap"],
+                    "drain_seconds": process["drain_seconds"],
                     "stop_seconds": process["stop_seconds"],
                     "health": health,
                 }

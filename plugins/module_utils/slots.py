@@ -10,7 +10,7 @@ import os
 import pwd
 import typing as t
 
-from . import health, processes
+from . import drain, health, processes
 from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, probe
@@ -274,7 +274,9 @@ class Slots:
         release, slot = self.settle_files()
         wanted = [] if release is None or slot is None else instances(self.app.at(release).document, slot)
         present = self.manager.at_rest(self._longest_stop())
-        self.manager.delete(sorted(set(present) - {instance.name for instance in wanted}, reverse=True))
+        leaving = set(present) - {instance.name for instance in wanted}
+        drain.drain(self.app, self.log, leaving)
+        self.manager.delete(sorted(leaving, reverse=True))
         missing = [instance for instance in wanted if not present.get(instance.name)]
         lost = []
         if missing and release is not None:

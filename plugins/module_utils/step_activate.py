@@ -9,6 +9,7 @@ import contextlib
 
 from .app import App, Log
 from .dead_man import DeadMan
+from .drain import longest
 from .errors import AnchorageError
 from .recovery import recover
 from .release_plan import Instance, instances, other_slot
@@ -103,9 +104,9 @@ class Switch:
         return self._workers(self.app, "deadline_seconds") + self._workers(self._old_app(), "stop_seconds") + soak
 
     def _seconds_back(self) -> float:
-        """Return how long the way back may take at most: stops of all new processes, proofs of the old workers."""
+        """Return how long the way back may take at most: requests in hand, stops of all new processes, proofs of the old workers."""
         stops = sum(process["stop_seconds"] * process["instances"] for process in self.app.document["processes"])
-        return stops + self._workers(self._old_app(), "deadline_seconds")
+        return longest(self.app.document) + stops + self._workers(self._old_app(), "deadline_seconds")
 
     def _old_app(self) -> App:
         return self.app.at(self.old) if self.old else self.app

@@ -20,6 +20,7 @@ MEMBERS = (
     "command",
     "database",
     "dead_man",
+    "drain",
     "engine",
     "errors",
     "forecast",

@@ -259,6 +259,7 @@ BAD = [
     ("no public instance", shop(processes={"server": {"instances": 0}}), "apps.shop.processes.server.instances", "between 1 and"),
     ("too many instances", shop(processes={"worker": {"instances": 99}}), "apps.shop.processes.worker.instances", "between 0 and 64"),
     ("process memory", shop(processes={"worker": {"memory_mb": 8}}), "apps.shop.processes.worker.memory_mb", "between 64 and"),
+    ("less than no time to drain", shop(processes={"server": {"drain_seconds": -1}}), "apps.shop.processes.server.drain_seconds", "between 0 and"),
     ("no time to stop", shop(processes={"worker": {"stop_seconds": 0}}), "apps.shop.processes.worker.stop_seconds", "between 1 and"),
     ("body limit", shop(max_body_mb=0), "apps.shop.max_body_mb", "between 1 and"),
     # processes
@@ -502,6 +503,7 @@ def test_a_shop_of_four_lines_resolves_completely():
                 "memory_mb": 1024,
                 "env": {"MEDUSA_WORKER_MODE": "server", "DISABLE_MEDUSA_ADMIN": "false"},
                 "overlap": True,
+                "drain_seconds": 30,
                 "stop_seconds": 30,
                 "health": HEALTH,
             },
@@ -514,6 +516,7 @@ def test_a_shop_of_four_lines_resolves_completely():
                 "memory_mb": 640,
                 "env": {"MEDUSA_WORKER_MODE": "worker", "DISABLE_MEDUSA_ADMIN": "true"},
                 "overlap": True,
+                "drain_seconds": 30,
                 "stop_seconds": 30,
                 "health": HEALTH,
             },

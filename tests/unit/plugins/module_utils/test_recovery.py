@@ -234,7 +234,7 @@ def test_a_way_back_gets_time_of_its_own(tmp_path, monkeypatch):
     with pytest.raises(AnchorageError):
         activate(fresh(), SILENT, release="r2")
     armed = [word for call in world.ran for word in call["argv"] if word.startswith("--on-active=")]
-    assert armed == ["--on-active=75", "--on-active=80"]
+    assert armed == ["--on-active=75", "--on-active=111"]
 
 
 def test_what_ails_one_file_does_not_reach_the_journal_at_boot(tmp_path, monkeypatch):
