@@ -256,10 +256,13 @@ class Builder:
             )
         self.manager_version = done.stdout.strip().splitlines()[-1]
         key = self._dependencies_key()
-        full = f"{self.app.layout.dependencies(key)}/full"
-        if os.path.isdir(f"{full}/node_modules"):
-            self.log.say(f"{self.app.name}: dependencies {key} are here already")
-            self._link_copy(f"{full}/node_modules", f"{self.root}/node_modules")
+        kept = self.app.layout.dependencies(key)
+        if os.path.isdir(f"{kept}/full/node_modules") and os.path.isdir(f"{kept}/production/node_modules"):
+            began = self.app.world.monotonic()
+            # Only a build command reads them here; what runs has a link to them.
+            if self.app.document["build"].get("command"):
+                self._link_copy(f"{kept}/full/node_modules", f"{self.root}/node_modules")
+            self.log.say(f"{self.app.name}: dependencies {key} are here already ({self.app.world.monotonic() - began:.1f} s)")
         else:
             self._run(install_command(self.manager, self.manager_version), name="install", directory=self.root, seconds=1800)
         return key

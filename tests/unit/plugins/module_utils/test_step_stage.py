@@ -30,12 +30,14 @@ class BuildWorld(World):
     def __init__(self, play):
         self.play = play
         self.commands = []
+        self.ran = []
 
     def run(self, argv, **options):
         if argv[0] == "node":
             return Completed(0, "v20.19.2\n", "")
         if argv[0] == "npm":
             return Completed(0, "10.9.4\n", "")
+        self.ran.append(argv[0])
         return super().run(argv, **options)
 
     def stream(self, argv, on_line, *, timeout=None):
@@ -188,6 +190,33 @@ def test_dependencies_are_installed_once_for_a_lock_file(shop):
     assert sorted(os.listdir(f"{app.layout.dependencies(key)}/full/node_modules")) == ["a", "dev"], "the next build needs them all"
     stage(app, Log(lambda line: None), source_id=SOURCE, tree="t2", release="r2")
     assert calls == ["ci", "prune"]
+
+
+def test_a_release_that_is_built_already_spends_no_time_on_dependencies(shop):
+    calls = []
+    app, world = shop(NPM, npm(calls))
+    put(app)
+    world.ran.clear()
+    stage(app, Log(lambda line: None), source_id=SOURCE, tree="t2", release="r2")
+    assert "cp" not in world.ran and calls == ["ci", "prune"]
+    assert os.listdir(pathlib.Path(app.layout.release("r2"), "app", "node_modules")) == ["a"]
+
+
+def test_a_build_finds_all_dependencies_that_an_earlier_release_installed(shop):
+    calls, found = [], []
+
+    def play(argv, directory, on_line):
+        if argv[0] != "npm":
+            found.append(sorted(os.listdir(directory / "node_modules")))
+            (directory / "dist").mkdir()
+        return npm(calls)(argv, directory, on_line)
+
+    app, world = shop(NPM, play, build=build())
+    put(app)
+    said = []
+    stage(app, Log(said.append), source_id=SOURCE, tree="t2", release="r2")
+    assert found == [["a", "dev"], ["a", "dev"]] and calls.count("ci") == 1
+    assert [line for line in said if "are here already (" in line]
 
 
 def test_what_an_app_keeps_outlives_its_releases(shop):
