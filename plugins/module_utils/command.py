@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import engine, rollback
+from . import engine, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -159,7 +159,7 @@ def _step(options: argparse.Namespace) -> int:
     if options.document and raw is None:
         raise AnchorageError(f"{options.document}, which says what this step is for, is gone.", next_step="Run deploy.yml again.")
     app = App(options.app, world, json.loads(raw) if raw else None)
-    log = Log(say)
+    log = Log(room.tolerant(say))
     wish = {"release": options.release, "tree": options.tree, "source": options.source, "owner": options.owner, "log": options.log}
     ended = engine.run_step(app, options.step, wish, log)
     if raw:
@@ -194,7 +194,7 @@ def _recover(options: argparse.Namespace) -> int:
     world, code = World(), 0
     for name in [options.app] if options.app else engine.apps(world):
         try:
-            engine.recover(App(name, world), Log(say), boot=options.boot, overdue=options.overdue)
+            engine.recover(App(name, world), Log(room.tolerant(say)), boot=options.boot, overdue=options.overdue)
         except AnchorageError as error:
             complain(error.text())
             code = 1

@@ -12,11 +12,9 @@ import contextlib
 import fcntl
 import json
 import os
-import re
-import shutil
 import typing as t
 
-from . import admin_user, recovery, release_plan, restore_point
+from . import admin_user, pruning, recovery, release_plan, room
 from .app import UNIT, App, Log
 from .database import Database
 from .dead_man import DeadMan
@@ -37,10 +35,6 @@ ROLLBACK = "rollback"
 
 #: Seconds that the unit of a step which has ended may need to go.
 LAST_WORDS = 30
-
-#: What a write that died leaves beside its file, and how old it must be in the same boot until nobody can be at work on it any more.
-LEFTOVER = re.compile(r"\..+\.json\.[a-z0-9_]{8}|starting\.json")
-LEFTOVER_SECONDS = 3600
 
 #: Bytes of a step's log that one look returns at most.
 SLICE = 64 * 1024
@@ -172,23 +166,19 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
     """
     with lock(app):
         record = {"step": step, **wish, "pid": os.getpid(), "started_at": app.world.now(), "finished_at": None}
-        _write_step(app, record)
+        reserve = room.Reserve(app)
         began = app.world.monotonic()
         prober = Prober(prober_target(app.document) if app.journal.live else None)
         try:
+            reserve.keep()
+            _write_step(app, record)
             keep_document(app)
             with prober:
                 changed = _do_step(app, step, wish, log)
             outcome: dict[str, t.Any] = {"ok": True, "changed": changed}
-        except AnchorageError as error:
-            outcome = {"ok": False, "changed": True, "error": error.as_dict(), "text": error.text()}
         except Exception as error:
-            outcome = {
-                "ok": False,
-                "changed": True,
-                "error": {"message": f"{type(error).__name__}: {error}", "live": app.living()},
-                "text": f"The engine itself failed in step {step} of {app.name}: {type(error).__name__}: {error}. Live now: {app.living()}.",
-            }
+            outcome = _failure(app, step, error)
+            reserve.give_up()
         record.update(outcome, seconds=round(app.world.monotonic() - began, 2), phases=dict(app.phases), prober=prober.figures())
         if prober.requests:
             log.say(f"{app.name}: {prober.summary()}")
@@ -209,6 +199,20 @@ def _do_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> bool:
         return activate(app, log, release=release, leaving=app.journal.live)
     changed = activate(app, log, release=release)
     return admin_user.ensure(app.at(release), log, release) or changed
+
+
+def _failure(app: App, step: str, error: Exception) -> dict[str, t.Any]:
+    """Return how a step ended that failed."""
+    try:
+        with room.explained(app):
+            raise error
+    except AnchorageError as problem:
+        problem.what = problem.what or f"step {step} of {app.name}"
+        return {"ok": False, "changed": True, "error": problem.as_dict(), "text": problem.text()}
+    except Exception as problem:
+        said = f"{type(problem).__name__}: {problem}"
+        text = f"The engine itself failed in step {step} of {app.name}: {said}. Live now: {app.living()}."
+        return {"ok": False, "changed": True, "error": {"message": said, "live": app.living()}, "text": text}
 
 
 def keep_document(app: App) -> bool:
@@ -246,6 +250,12 @@ def unit_active(app: App) -> bool:
 
 
 def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Start a step, or attach to the one that runs already; see _start()."""
+    with room.explained(app, app.layout.state):
+        return _start(app, step, wish)
+
+
+def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
     """Start a step as a transient unit, or attach to the one that runs already.
 
     The step outlives the connection and the controller, and works with this very document, whatever others bring meanwhile.
@@ -317,6 +327,7 @@ def recover(app: App, log: Log, *, boot: bool = False, overdue: bool = False) ->
     if not boot and not app.journal.unsettled:
         DeadMan(app).disarm()
         return False
+    room.Reserve(app).give_up()
     with lock(app):
         return recovery.at_boot(app, log) if boot else recovery.recover(app, log)
 
@@ -397,37 +408,7 @@ def status(app: App) -> dict[str, t.Any]:
     }
 
 
-def leftovers(app: App) -> list[str]:
-    """Return what writes have left that were cut off by a kill or a power cut."""
-    now = app.world.now()
-    limit = max(now - app.world.monotonic(), now - LEFTOVER_SECONDS)
-    runs = [f"{app.layout.release(name)}/run" for name in app.world.listdir(f"{app.layout.home}/releases")]
-    found = [f"{place}/{name}" for place in (app.layout.state, app.layout.pm2_home, *runs) for name in app.world.listdir(place) if LEFTOVER.fullmatch(name)]
-    found += [f"{DOCUMENTS}/{name}" for name in app.world.listdir(DOCUMENTS) if name.startswith(f".{app.name}.json.")]
-    return [path for path in found if (app.world.modified(path) or now) < limit]
-
-
 def prune(app: App, *, check: bool = False) -> list[str]:
     """Remove releases beyond those to keep, and trees and dependencies that no release uses any more. Returns what went."""
-    with lock(app):
-        gone = release_plan.prunable(app.journal, app.document["keep_releases"])
-        trees = {entry.get("tree") for name, entry in app.journal.data["releases"].items() if name not in gone} | {app.journal.data.get("tree")}
-        stale = [app.layout.release(name) for name in gone]
-        if app.journal.live is not None:
-            known = app.journal.data["releases"]
-            stale += [app.layout.release(name) for name in app.world.listdir(f"{app.layout.home}/releases") if name not in known]
-        stale += [app.layout.build(name) for name in app.world.listdir(f"{app.layout.home}/builds") if name not in trees]
-        manifests = [app.world.read(f"{app.layout.build(str(tree))}/.anchorage.json") for tree in trees]
-        used = {json.loads(raw)["dependencies"] for raw in manifests if raw}
-        stale += [app.layout.dependencies(key) for key in app.world.listdir(f"{app.layout.home}/deps") if key not in used]
-        sources = {f"{entry.get('source')}.tar" for name, entry in app.journal.data["releases"].items() if name not in gone}
-        stale += [app.layout.work(name) for name in app.world.listdir(f"{app.layout.home}/work")]
-        stale += [f"{app.layout.incoming}/{name}" for name in app.world.listdir(app.layout.incoming) if name not in sources]
-        stale += [f"{app.layout.state}/{name}" for name in app.world.listdir(app.layout.state) if name.startswith("wish-")]
-        stale += [*leftovers(app), *restore_point.leftovers(app)]
-        if not check:
-            for path in stale:
-                shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else app.world.remove(path)
-            for name in gone:
-                app.journal.forget(name)
-    return stale
+    with lock(app), room.explained(app):
+        return pruning.sweep(app, check=check)

@@ -47,6 +47,7 @@ class Journal:
         self.store = store
         raw = store.read(path)
         self.data = empty(app) if raw is None else self._parse(raw)
+        self._written = self._text()
 
     def _parse(self, raw: bytes) -> dict[str, t.Any]:
         try:
@@ -65,8 +66,17 @@ class Journal:
         return t.cast("dict[str, t.Any]", data)
 
     def save(self) -> None:
-        """Write the journal so that it survives a power cut."""
-        self.store.write_atomic(self.path, (json.dumps(self.data, indent=1, sort_keys=True) + "\n").encode(), mode=0o644)
+        """Write the journal so that it survives a power cut. What cannot be written was not said."""
+        text = self._text()
+        try:
+            self.store.write_atomic(self.path, text, mode=0o644)
+        except Exception:
+            self.data = json.loads(self._written)
+            raise
+        self._written = text
+
+    def _text(self) -> bytes:
+        return (json.dumps(self.data, indent=1, sort_keys=True) + "\n").encode()
 
     @property
     def live(self) -> str | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pwd
@@ -252,7 +253,11 @@ class Slots:
         """Let the proxy and the next boot use what the journal says is live. Returns that release and its slot."""
         release, slot = self.app.journal.should_live()
         if slot is not None and self.used_by_proxy() != slot:
-            self.point_proxy(slot, release)
+            self._set_flag(self.app.layout.slot_flag, slot == "green")
+            # The way back must not depend on a disk that takes another line of history.
+            with contextlib.suppress(OSError):
+                self.app.journal.note("switched", release, slot=slot)
+            self.log.say(f"{self.app.name}: the proxy's slot is {slot}")
         if os.path.exists(self.app.layout.soak_flag):
             self._set_flag(self.app.layout.soak_flag, False)
         self.write_boot_file(release, slot)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 
+from . import room
 from .app import App, Log
 from .dead_man import DeadMan
 from .drain import longest
@@ -83,14 +84,16 @@ class Switch:
                 soak.know(instances(self.app.document, self.slot, public=False), self._mains)
                 with self.app.timed("soak"):
                     self._watch(soak)
-        except AnchorageError as error:
+            journal.go_live(self.release, self.slot, journal.release(self.release)["tree"], leaving=self.leaving)
+        except (AnchorageError, OSError) as problem:
+            error = room.named(problem, self.app.layout.state, self.app.layout.pm2_home)
+            room.Reserve(self.app).give_up()
             lost = self._go_back(dead_man)
             dead_man.disarm()
             error.live = self.app.living() + (f", but {' and '.join(lost)} did not come back" if lost else "")
             error.what = error.what or "activate"
             error.next_step = error.next_step or "Read the log above, mend the release and run deploy.yml again."
-            raise
-        journal.go_live(self.release, self.slot, journal.release(self.release)["tree"], leaving=self.leaving)
+            raise error from problem
         self.log.say(f"{self.app.name}: release {self.release} is live in slot {self.slot}")
         dead_man.disarm()
         with self.app.timed("retire"):
@@ -170,5 +173,7 @@ class Switch:
             dead_man.arm(self._seconds_back())
         self.log.say(f"{self.app.name}: going back to {self.old or 'nothing'}")
         lost = self.slots.settle()
-        self.app.journal.end_switch("failed")
+        # Where even this cannot be written, the journal goes on saying that a switch is unfinished, and the next to read it goes back.
+        with contextlib.suppress(OSError):
+            self.app.journal.end_switch("failed")
         return lost

@@ -16,13 +16,14 @@ import tarfile
 import typing as t
 import urllib.request
 
+from . import pruning, room
 from .app import App, Log
 from .errors import AnchorageError
 from .layout import PATH
 from .release_plan import digest, install_command, instances, package_manager, process_environment, prune_command, satisfies
 from .world import fsync_directory
 
-MANIFEST = ".anchorage.json"
+MANIFEST = room.MANIFEST
 
 
 def stage(app: App, log: Log, *, source_id: str, tree: str, release: str) -> bool:
@@ -33,17 +34,35 @@ def stage(app: App, log: Log, *, source_id: str, tree: str, release: str) -> boo
     if app.journal.says(release, "staged") and _complete(app, tree, release):
         return False
     try:
-        if not app.world.exists(f"{app.layout.build(tree)}/{MANIFEST}"):
-            Builder(app, log, source_id, tree).build()
-        else:
+        built = app.world.exists(f"{app.layout.build(tree)}/{MANIFEST}")
+        _make_room(app, log, pruning.Wanted(release, tree, source_id), built=built)
+        if built:
             log.say(f"{app.name}: tree {tree} is built already")
-        _lay_out(app, tree, release)
+        else:
+            Builder(app, log, source_id, tree).build()
+        with room.guarded(app.layout.home):
+            _lay_out(app, tree, release)
     except AnchorageError as error:
         error.live = app.living()
         raise
+    finally:
+        pruning.remove_partial(app, tree)
     app.journal.mark(release, "staged", tree=tree, source=source_id, version=_version(app))
     log.say(f"{app.name}: release {release} is staged")
     return True
+
+
+def _make_room(app: App, log: Log, wanted: pruning.Wanted, *, built: bool) -> None:
+    """Remove what may go anyway, and refuse to begin where what is left is too little."""
+    why = f"Staging release {wanted.release} of {app.name}"
+    for counting in (False, True):
+        gone = pruning.sweep(app, wanted, counting=counting)
+        if gone:
+            log.say(f"{app.name}: removed what no release needs: {', '.join(os.path.relpath(path, app.layout.home) for path in gone)}")
+        need = room.to_stage(app, wanted.source, built=built)
+        if counting or room.supply(app.layout.home).holds(need):
+            break
+    room.require(app.layout.home, need, why)
 
 
 def _version(app: App) -> str:
@@ -120,19 +139,20 @@ class Builder:
 
     def build(self) -> None:
         """Do it."""
-        self._fresh_work_directory()
         try:
-            with self.app.timed("fetch"):
-                self._fetch()
-            manifest = self._manifest()
-            self._check_engines(manifest)
-            self.manager = package_manager(self.app.document["package_manager"], manifest, os.listdir(self.root))
-            with self.app.timed("dependencies"):
-                key = self._install()
-            with self.app.timed("build"):
-                self._compile()
-            with self.app.timed("keep"):
-                self._finish(key)
+            with room.guarded(self.work, self.app.layout.cache):
+                self._fresh_work_directory()
+                with self.app.timed("fetch"):
+                    self._fetch()
+                manifest = self._manifest()
+                self._check_engines(manifest)
+                self.manager = package_manager(self.app.document["package_manager"], manifest, os.listdir(self.root))
+                with self.app.timed("dependencies"):
+                    key = self._install()
+                with self.app.timed("build"):
+                    self._compile()
+                with self.app.timed("keep"):
+                    self._finish(key)
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
 
@@ -264,6 +284,7 @@ class Builder:
                 self._link_copy(f"{kept}/full/node_modules", f"{self.root}/node_modules")
             self.log.say(f"{self.app.name}: dependencies {key} are here already ({self.app.world.monotonic() - began:.1f} s)")
         else:
+            room.require(self.app.layout.home, room.to_install(self.app, self.root), f"Installing the dependencies of {self.app.name}")
             self._run(install_command(self.manager, self.manager_version), name="install", directory=self.root, seconds=1800)
         return key
 
@@ -400,6 +421,8 @@ def unpack(archive: str, target: str) -> None:
                     member.mode = member.mode & 0o755 | 0o600
                     bundle.extract(member, target, **({"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}))
     except (tarfile.TarError, EOFError, OSError) as error:
+        if room.is_full(error):
+            raise
         raise AnchorageError(f"The archive {archive} cannot be unpacked: {error}.", next_step="Remove it and run deploy.yml again.") from error
 
 
@@ -429,6 +452,8 @@ def download(url: str, sha256: str, target: str) -> None:
             )
         os.rename(temporary, target)
     except OSError as error:
+        if room.is_full(error):
+            raise
         raise AnchorageError(f"{url} cannot be fetched: {error}.", next_step="Check the URL from this host, then run deploy.yml again.") from error
     finally:
         if os.path.exists(temporary):

@@ -116,12 +116,11 @@ error:
 """
 
 import json
-import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, rollback
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, rollback, room
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
@@ -150,11 +149,7 @@ def _start(module: AnsibleModule) -> dict[str, t.Any]:
     app = App(name, World(), _given(module).get(name))
     wish, incoming = module.params["wish"], module.params["incoming"]
     if incoming:
-        # It may come from another file system, and a power cut must not leave an empty archive under a name that is believed from then on.
-        target = app.layout.source(wish["source"])
-        os.makedirs(app.layout.incoming, exist_ok=True)
-        module.atomic_move(incoming, f"{target}.{os.getpid()}.part")
-        app.world.commit_file(f"{target}.{os.getpid()}.part", target, mode=0o600)
+        room.receive(app, incoming, wish["source"])
     started = engine.start(app, module.params["step"], {key: wish.get(key) for key in ("release", "tree", "source", "owner")})
     return {**started, **engine.follow(app, log=started["log"], offset=0, wait_seconds=module.params["wait_seconds"])}
 

@@ -14,7 +14,7 @@ import types
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, pruning
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import migrate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
@@ -29,7 +29,7 @@ DAY = 86400
 def shop(tmp_path, monkeypatch):
     """An app on real files whose release r0 is live, and which keeps no other."""
     place(tmp_path, monkeypatch)
-    monkeypatch.setattr(engine, "DOCUMENTS", str(tmp_path / "documents"))
+    monkeypatch.setattr(pruning, "DOCUMENTS", str(tmp_path / "documents"))
     (tmp_path / "documents").mkdir()
     app = App("shop", World(), document(str(tmp_path / "home"), keep_releases=1))
     for number in (0, 1):
@@ -64,8 +64,8 @@ def test_a_build_that_was_cut_off_is_cleared_away(shop):
 def test_what_a_write_left_goes_as_soon_as_nobody_can_be_at_it(shop):
     places = (shop.layout.state, shop.layout.pm2_home, f"{shop.layout.release('r0')}/run")
     old = [left(f"{path}/.journal.json.ab_d3f9h", age=DAY) for path in places]
-    old += [left(f"{engine.DOCUMENTS}/.shop.json.ab_d3f9h", age=DAY), left(f"{shop.layout.pm2_home}/starting.json", age=DAY)]
-    kept = [left(f"{engine.DOCUMENTS}/.blog.json.ab_d3f9h", age=DAY), left(f"{shop.layout.state}/.step.json.ab_d3f9h")]
+    old += [left(f"{pruning.DOCUMENTS}/.shop.json.ab_d3f9h", age=DAY), left(f"{shop.layout.pm2_home}/starting.json", age=DAY)]
+    kept = [left(f"{pruning.DOCUMENTS}/.blog.json.ab_d3f9h", age=DAY), left(f"{shop.layout.state}/.step.json.ab_d3f9h")]
     kept += [left(f"{shop.layout.pm2_home}/live.json", age=DAY), left(f"{shop.layout.pm2_home}/.pm2.json", age=DAY)]
     assert set(old) <= set(engine.prune(shop))
     assert not any(map(os.path.exists, old)) and all(map(os.path.exists, kept))
@@ -115,7 +115,7 @@ def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, m
     """A power cut would otherwise leave an empty one, which every later run believes to be there."""
     sent, target, synced = tmp_path / "source.tar", shop.layout.source("s9"), []
     sent.write_bytes(b"tar")
-    fsync, inode = os.fsync, sent.stat().st_ino
+    fsync = os.fsync
 
     def watched(handle):
         synced.append((os.fstat(handle).st_ino, os.path.exists(target)))
@@ -126,7 +126,7 @@ def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, m
     monkeypatch.setattr(release_step.engine, "follow", lambda app, **options: {})
     params = {"apps": ["shop"], "documents": [json.dumps(shop.document)], "wish": {"source": "s9"}, "incoming": str(sent), "step": "stage", "wait_seconds": 1}
     release_step.OPERATIONS["start"](types.SimpleNamespace(params=params, atomic_move=os.rename))
-    assert synced == [(inode, False), (os.stat(shop.layout.incoming).st_ino, True)]
+    assert synced == [(os.stat(target).st_ino, False), (os.stat(shop.layout.incoming).st_ino, True)]
     assert os.listdir(shop.layout.incoming) == ["s9.tar"]
 
 
