@@ -27,6 +27,7 @@ BOUNDS = {
     "migrate.timeout_seconds": (1, 86400),
     "migrate.lock_timeout_seconds": (1, 3600),
     "migrate.statement_timeout_seconds": (1, 86400),
+    "migrate.memory_mb": (64, 65536),
     "migrate.restore_point.timeout_seconds": (1, 86400),
     "migrate.restore_point.keep": (1, 1000),
     "migrate.large_table_mb": (0, 1048576),
@@ -41,6 +42,7 @@ BOUNDS = {
     "soak.seconds": (0, 3600),
     "soak.max_error_percent": (0, 100),
     "soak.max_slowdown": (1, 1000),
+    "keep_mb": (0, 1 << 30),
 }
 PROCESS_BOUNDS = {
     "instances": (0, 64),
@@ -204,6 +206,7 @@ class _App:
             "timeout_seconds": app["timeout_seconds"],
             "keep_releases": app["keep_releases"],
             "soak": app["soak"],
+            "keep_mb": app["keep_mb"],
         }
 
     # -- shape

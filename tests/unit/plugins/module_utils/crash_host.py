@@ -350,7 +350,7 @@ def install(root: str, monkeypatch: t.Any) -> Host:
     monkeypatch.setattr(layout_module, "STATE", f"{root}/state")
     monkeypatch.setattr(layout_module.Layout, "pm2_home", property(lambda self: f"{root}/pm2/{self.app}"))
     monkeypatch.setattr(layout_module.Layout, "cache", property(lambda self: f"{root}-cache"))
-    for module in (app_module, engine, release_step):
+    for module in (app_module, engine, pruning, release_step):
         monkeypatch.setattr(module, "DOCUMENTS", f"{root}/etc")
     for module in (command, release_step):
         monkeypatch.setattr(module, "World", lambda: host)

@@ -256,6 +256,8 @@ BAD = [
         "is required, since database.url names a managed database",
     ),
     ("releases kept", shop(keep_releases=1), "apps.shop.keep_releases", "between 2 and 50"),
+    ("bytes kept", shop(keep_mb=-1), "apps.shop.keep_mb", "between 0 and"),
+    ("migration's memory", shop(migrate={"memory_mb": 8}), "apps.shop.migrate.memory_mb", "between 64 and"),
     ("no public instance", shop(processes={"server": {"instances": 0}}), "apps.shop.processes.server.instances", "between 1 and"),
     ("too many instances", shop(processes={"worker": {"instances": 99}}), "apps.shop.processes.worker.instances", "between 0 and 64"),
     ("process memory", shop(processes={"worker": {"memory_mb": 8}}), "apps.shop.processes.worker.memory_mb", "between 64 and"),
@@ -473,6 +475,7 @@ def test_a_shop_of_four_lines_resolves_completely():
             "timeout_seconds": 900,
             "lock_timeout_seconds": 5,
             "statement_timeout_seconds": 600,
+            "memory_mb": 512,
             "error_patterns": ['"level":"error"'],
             "changed_patterns": ["● Migrating ", "Links sync completed", "Running migration script /"],
             "files": ["medusa-config.*", "src/modules/*", "src/links/*", "src/migration-scripts/*"],
@@ -529,6 +532,7 @@ def test_a_shop_of_four_lines_resolves_completely():
         "timeout_seconds": 60,
         "keep_releases": 3,
         "soak": {"seconds": 30, "max_error_percent": 1, "max_slowdown": 3},
+        "keep_mb": None,
     }
 
 

@@ -13,6 +13,7 @@ import tarfile
 
 import pytest
 
+from ansible_collections.anchorage.vps.plugins.module_utils import room, step_stage
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, checksums, stage
@@ -251,3 +252,53 @@ def test_a_source_that_did_not_arrive_is_asked_for(shop):
     os.unlink(app.layout.source(SOURCE))
     with pytest.raises(AnchorageError, match="did not reach this host"):
         put(app)
+
+
+@pytest.mark.parametrize("have", [room.Amount(8 * room.MIB, 10_000), room.Amount(1 << 40, 20)], ids=["bytes", "inodes"])
+def test_without_room_nothing_is_written(shop, monkeypatch, have):
+    app, world = shop(PLAIN)
+    monkeypatch.setattr(room, "supply", lambda path: have)
+    with pytest.raises(room.Full, match=f"Staging release r1 of shop needs .* in {app.layout.home}, and {have} are free"):
+        put(app)
+    assert world.commands == [] and [os.listdir(f"{app.layout.home}/{name}") for name in ("work", "builds", "releases")] == [[], [], []]
+
+
+def test_what_may_go_makes_room_before_anything_is_refused(shop, monkeypatch):
+    app, _world = shop(PLAIN, keep_releases=3)
+    for number in range(3):
+        os.makedirs(app.layout.release(f"r0{number}"))
+        app.journal.mark(f"r0{number}", "staged", tree=f"t0{number}", source="s")
+    app.journal.go_live("r02", "blue", "t02")
+    monkeypatch.setattr(room, "supply", lambda path: room.Amount(1 << 40 if not os.path.exists(app.layout.release("r00")) else 0, None))
+    assert put(app) is True
+    assert sorted(app.journal.data["releases"]) == ["r01", "r02", "r1"]
+
+
+@pytest.mark.parametrize("name", ["_own", "_lay_out", "sync_tree"])
+def test_a_disk_that_fills_up_on_the_way_leaves_no_parts(shop, monkeypatch, name):
+    app, _world = shop(NPM, npm([]))
+
+    def fill(*arguments, **options):
+        with open("/dev/full", "w", encoding="utf-8") as stream:
+            stream.write("x")
+
+    real = step_stage._lay_out
+    monkeypatch.setattr(step_stage.Builder if name == "_own" else step_stage, name, fill)
+    if name == "_lay_out":
+        monkeypatch.setattr(
+            step_stage, name, lambda app, *names: [real(app, *names), os.rename(app.layout.release("r1"), app.layout.release("r1.new")), fill()]
+        )
+    with pytest.raises(room.Full, match="The file system .* is full") as error:
+        put(app)
+    assert error.value.live == "shop has no live release on this host"
+    left = [path for directory in ("work", "builds", "deps", "releases") for path in os.listdir(f"{app.layout.home}/{directory}") if path.endswith(".new")]
+    assert left == [] and os.listdir(f"{app.layout.home}/work") == []
+
+
+def test_dependencies_that_no_release_has_are_asked_for_room(shop, monkeypatch):
+    calls = []
+    app, _world = shop({**NPM, "package-lock.json": json.dumps({"packages": {str(number): {} for number in range(500)}})}, npm(calls))
+    monkeypatch.setattr(room, "supply", lambda path: room.Amount(100 * room.MIB, None))
+    with pytest.raises(room.Full, match="Installing the dependencies of shop needs 316 MiB"):
+        put(app)
+    assert calls == []
