@@ -146,6 +146,7 @@ class App:
             f"--property=User={self.user}",
             f"--property=WorkingDirectory={directory}",
             f"--property=RuntimeMaxSec={timeout_seconds}",
+            "--property=TimeoutStopSec=10",
             "--property=UMask=0027",
             "--property=NoNewPrivileges=yes",
             "--property=PrivateTmp=yes",
@@ -157,7 +158,7 @@ class App:
         if os.environ.get(UNIT):
             command += [f"--property=BindsTo={os.environ[UNIT]}", f"--property=After={os.environ[UNIT]}"]
         if memory_mb:
-            command.append(f"--property=MemoryMax={memory_mb}M")
+            command += [f"--property=MemoryMax={memory_mb}M", f"--property=ExecStopPost=-{COMMAND} out-of-memory"]
         command += [f"--setenv={key}={value}" for key, value in sorted(env.items())]
         return [*command, "--", *argv]
 

@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import engine, rollback, room
+from . import engine, memory, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--json", action="store_true")
     execute = commands.add_parser("exec", help="become the process that a file describes")
     execute.add_argument("file")
+    commands.add_parser("out-of-memory", help="say whether processes of the unit that this runs in were killed for want of memory")
     return top
 
 
@@ -202,6 +203,14 @@ def _recover(options: argparse.Namespace) -> int:
             complain(f"{name}: {type(error).__name__}: {error}")
             code = 1
     return code
+
+
+def _out_of_memory(options: argparse.Namespace) -> int:
+    """Units of builds and migrations end with this, since a killed process cannot say why."""
+    said = memory.killed(World().read)
+    if said:
+        say(said)
+    return 0
 
 
 def _exec(options: argparse.Namespace) -> int:

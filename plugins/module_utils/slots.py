@@ -11,7 +11,7 @@ import os
 import pwd
 import typing as t
 
-from . import drain, health, processes
+from . import drain, health, memory, processes
 from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, probe
@@ -145,6 +145,8 @@ class Slots:
         """Ask a process once whether it is of this release and well."""
         options = instance.process.get("health") or STEADY
         checks = [self._identity(instance, release)]
+        if checks[0].healthy:
+            checks.append(memory.within(self.app.world, checks[0].evidence["pids"], instance.process))
         if instance.port is not None and options.get("path") and checks[0].healthy:
             address = listen_address(self.app.at(release).document, instance.process)
             wanted = Expectation(status=(options["status"],), body=options.get("body") or None)

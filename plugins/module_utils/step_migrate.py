@@ -13,7 +13,7 @@ import socket
 import typing as t
 import urllib.parse
 
-from . import catalog, forecast, rehearsal, restore_point
+from . import catalog, forecast, memory, rehearsal, restore_point, sessions
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
@@ -25,8 +25,8 @@ PATIENCE = 60
 #: The keys of the lock of a database's migrations.
 LOCK = ("hashtext('anchorage')", "hashtext(current_database())")
 
-#: Seconds to wait for the database before giving up (Medusa alone would hang for 311 s on a closed port).
-REACH = 15
+#: Seconds to wait for the database before giving up; with the last try that is 15 at most (Medusa alone would hang for 311 s on a closed port).
+REACH = 10
 
 
 def migrate(app: App, log: Log, *, release: str) -> bool:
@@ -63,6 +63,7 @@ def migrate(app: App, log: Log, *, release: str) -> bool:
 
 def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, release: str) -> bool:
     with migration_lock(app, log, database):
+        sessions.end(app, log, database)
         if marks.has(app.name, release):
             log.say(f"{app.name}: release {release} was migrated by another run")
             return False
@@ -78,6 +79,7 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
                 _run(app, log, release, app.document, "migrate")
                 _verify(app, log, database)
         except AnchorageError as error:
+            sessions.end(app, log, database)
             _tell_what_it_left(log, database, before, error)
             raise
         verdict, findings = catalog.compare(before, _catalog(database))
@@ -111,8 +113,12 @@ def _prepare(app: App, log: Log, database: Database, release: str) -> None:
 
 def _rehearse(app: App, log: Log, database: Database, release: str, point: dict[str, t.Any] | None) -> None:
     def on_copy(copy: Database, document: dict[str, t.Any]) -> None:
-        _run(app, log, release, document, "rehearse")
-        _verify(app, log, copy)
+        try:
+            _run(app, log, release, document, "rehearse")
+            _verify(app, log, copy)
+        except AnchorageError:
+            sessions.end(app, log, copy, "rehearse")
+            raise
 
     with app.timed("rehearsal"):
         found = rehearsal.rehearse(app, log, database, point["path"] if point else None, on_copy)
@@ -255,12 +261,13 @@ def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str
             "HOME": app.layout.pm2_home,
             "LANG": "C.UTF-8",
             "RELEASE_ID": release,
-            "PGAPPNAME": f"anchorage-{name}-{app.name}",
+            "PGAPPNAME": sessions.name(app, name),
             "PGOPTIONS": f"-c lock_timeout={migrate_options['lock_timeout_seconds']}s -c statement_timeout={migrate_options['statement_timeout_seconds']}s",
         }
     )
     if app.extra_ca_file:
         environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
+    memory.limit_heap(environment, migrate_options.get("memory_mb"))
     directory = f"{app.layout.release(release)}/app"
     path = f"{app.layout.release(release)}/run/{name}.json"
     app.write_exec(path, argv=migrate_options["command"], cwd=directory, env=environment, gid=group)
@@ -275,7 +282,7 @@ def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str
             errors.append(line)
         counted[0] += any(pattern.search(line) for pattern in changes)
 
-    limit = migrate_options["timeout_seconds"]
+    limit, watch = migrate_options["timeout_seconds"], memory.Watch(app.world, on_line)
     log.say(f"{app.name}: {' '.join(migrate_options['command'])} (at most {limit} s)")
     rc = app.world.stream(
         app.sandboxed(
@@ -283,19 +290,21 @@ def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str
             directory="/",
             env={},
             writable=[app.layout.shared, app.layout.pm2_home],
-            memory_mb=None,
+            memory_mb=memory.unit_limit(migrate_options.get("memory_mb")),
             timeout_seconds=limit,
             name=name,
         ),
-        on_line,
+        watch,
         timeout=limit + 60,
     )
     if rc != 0 or errors:
-        seen = f"it said: {errors[0][:300]}" if errors else f"it ended with code {rc}"
+        cause = watch.cause(rc, key="migrate.memory_mb", heap_mb=migrate_options.get("memory_mb"), limit_seconds=limit)
+        seen = cause or (f"it said: {errors[0][:300]}" if errors else f"it ended with code {rc}")
+        mend = "Mend the migration (its last lines are above) and run deploy.yml again; the release is not started before it succeeded."
         raise AnchorageError(
             f"The migration of {app.name} to release {release} failed: {seen}",
             what="gate (migrate)",
-            next_step="Mend the migration (its last lines are above) and run deploy.yml again; the release is not started before it succeeded.",
+            next_step=memory.advice(app.name, "migrate.memory_mb") if "memory" in cause else mend,
             output=log.tail[-15:],
         )
     log.say(f"{app.name}: migration command succeeded ({counted[0]} changes)")

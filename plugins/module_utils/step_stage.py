@@ -16,7 +16,7 @@ import tarfile
 import typing as t
 import urllib.request
 
-from . import pruning, room
+from . import memory, pruning, room
 from .app import App, Log
 from .errors import AnchorageError
 from .layout import PATH
@@ -234,34 +234,32 @@ class Builder:
         return environment
 
     def _run(
-        self, argv: t.Sequence[str], *, name: str, directory: str, seconds: int, env: t.Mapping[str, str] | None = None, memory_mb: int | None = None
+        self, argv: t.Sequence[str], *, name: str, directory: str, seconds: int, env: t.Mapping[str, str] | None = None, heap_mb: int | None = None
     ) -> None:
         environment = {**self._environment(), **(env or {})}
         self.log.say(f"{self.app.name}: {' '.join(argv)}")
-        started = self.app.world.monotonic()
+        watch = memory.Watch(self.app.world, self.log.command)
         rc = self.app.world.stream(
             self.app.sandboxed(
                 argv,
                 directory=directory,
                 env=environment,
                 writable=[self.work, self.app.layout.cache],
-                memory_mb=memory_mb,
+                memory_mb=memory.unit_limit(heap_mb),
                 timeout_seconds=seconds,
                 name=name,
             ),
-            self.log.command,
+            watch,
             timeout=seconds + 60,
         )
         if rc == 0:
             return
-        spent = self.app.world.monotonic() - started
-        cause = f"after {spent:.0f} s with code {rc}"
-        if rc in (134, 137, 255) and memory_mb:
-            cause += f" (this is how running out of memory looks; the limit is build.memory_mb: {memory_mb})"
+        cause = watch.cause(rc, key=f"{name}.memory_mb", heap_mb=heap_mb, limit_seconds=seconds)
+        mend = "Mend the source (the command's last lines are above) and run deploy.yml again; nothing that runs was touched."
         raise AnchorageError(
-            f"'{' '.join(argv)}' of {self.app.name} failed {cause}.",
+            f"'{' '.join(argv)}' of {self.app.name} failed after {watch.seconds:.0f} s with code {rc}{': ' if cause else ''}{cause}.",
             what=f"step stage of {self.app.name}",
-            next_step="Mend the source (the command's last lines are above) and run deploy.yml again; nothing that runs was touched.",
+            next_step=memory.advice(self.app.name, f"{name}.memory_mb") if "memory" in cause else mend,
             output=self.log.tail[-15:],
         )
 
@@ -306,11 +304,9 @@ class Builder:
         build = self.app.document["build"]
         if not build.get("command"):
             return
-        memory = build.get("memory_mb")
         env = dict(build.get("env") or {})
-        if memory:
-            env.setdefault("NODE_OPTIONS", f"--max-old-space-size={memory}")
-        self._run(build["command"], name="build", directory=self.root, seconds=build["timeout_seconds"], env=env, memory_mb=memory * 2 if memory else None)
+        memory.limit_heap(env, build.get("memory_mb"))
+        self._run(build["command"], name="build", directory=self.root, seconds=build["timeout_seconds"], env=env, heap_mb=build.get("memory_mb"))
         if not os.path.isdir(f"{self.root}/{self.output}"):
             raise AnchorageError(
                 f"The build of {self.app.name} ended well but left no '{self.output}'.",

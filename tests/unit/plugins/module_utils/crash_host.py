@@ -15,7 +15,7 @@ import time
 import typing as t
 
 from ansible_collections.anchorage.vps.plugins.module_utils import app as app_module
-from ansible_collections.anchorage.vps.plugins.module_utils import catalog, command, engine
+from ansible_collections.anchorage.vps.plugins.module_utils import catalog, command, engine, pruning
 from ansible_collections.anchorage.vps.plugins.module_utils import layout as layout_module
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import COMMAND
