@@ -128,7 +128,9 @@ def guarded(*paths: str) -> t.Iterator[None]:
     except AnchorageError as error:
         evidence = [error.message, *map(str, error.details.get("output", []))]
         if is_full(error) or any(WORDS.search(line) for line in evidence):
-            raise full(fullest(paths), error.message) from error
+            told = full(fullest(paths), error.message)
+            told.what, told.live = error.what, error.live
+            raise told from error
         raise
     except OSError as error:
         if not is_full(error):

@@ -1,7 +1,8 @@
 // Makes `dist` anew, as Medusa's build makes .medusa/server.
 'use strict';
 const fs = require('fs');
-const { switches, seconds, sleep } = require('./stub');
+const { spawnSync } = require('child_process');
+const { switches, seconds, sleep, hog } = require('./stub');
 
 async function build() {
   fs.rmSync('dist', { recursive: true, force: true });
@@ -10,6 +11,15 @@ async function build() {
   fs.copyFileSync('server.js', 'dist/server.js');
   console.log('info: backend build started');
   await sleep(seconds(switches.build));
+  if (switches.build === 'hog') await hog();
+  if (switches.build === 'hog-child') {
+    const done = spawnSync(process.execPath, ['-e', "require('./stub').hog()"], { stdio: 'inherit' });
+    if (done.status !== 0) {
+      console.error(`error: the bundler ended with ${done.status ?? done.signal}`);
+      process.exit(1);
+    }
+  }
+  if (switches.build === 'fill') for (let number = 0; ; number++) fs.writeFileSync(`dist/chunk-${number}.js`, Buffer.alloc(1048576, 120));
   if (switches.build === 'fail') {
     console.error("src/api/route.ts:7:3 - error TS2322: Type 'string' is not assignable to type 'number'.");
     process.exit(1);

@@ -1,6 +1,7 @@
 // Brings the database to the release's schema: a line for each migration, JSON lines like Medusa's logger, a transaction each.
 'use strict';
-const { switches, migrations, seconds, sleep, sql } = require('./stub');
+const fs = require('fs');
+const { switches, migrations, seconds, sleep, sql, hog } = require('./stub');
 
 function say(level, message) {
   console.log(JSON.stringify({ level, message, timestamp: new Date().toISOString() }));
@@ -19,6 +20,11 @@ async function migrate() {
   `);
   say('info', 'Running migrations...');
   await sleep(seconds(switches.migrate));
+  if (switches.migrate === 'hog') await hog();
+  if (switches.migrate === 'prompt') {
+    console.log('The following links are to be removed. Continue? [y/N]');
+    if (fs.readFileSync(0, 'utf8').trim() !== 'y') throw new Error('nobody answered the question');
+  }
   const known = sql('SELECT id FROM stub_migrations').split('\n');
   for (const { id, sql: text } of migrations) {
     if (known.includes(id)) continue;

@@ -1,19 +1,35 @@
 // Serves /health (static), /info and /slow; `worker.js` is the same with another mode.
 'use strict';
 const http = require('http');
-const { switches, migrations, seconds, sleep, sql } = require('./stub');
+const { switches, migrations, seconds, sleep, sql, ask } = require('./stub');
 
 const mode = process.env.STUB_MODE || 'server';
 const wish = switches[mode];
+let asked = 0;
 let failing = false;
 
 function later(what) {
   return typeof wish === 'string' && wish.startsWith(`${what}:`) ? Number(wish.split(':')[1]) : 0;
 }
 
+// Ways to answer that are no good health.
+const ILL = {
+  lying: (response) => response.writeHead(200, { 'Content-Type': 'application/json' }).end('{"status":"error","message":"no connection"}'),
+  flapping: (response) => (asked++ % 2 ? response.writeHead(200).end('OK') : response.writeHead(500).end('no')),
+  headers: (response) => response.writeHead(200, { 'Content-Type': 'text/html' }).flushHeaders(),
+  redirect: (response) => response.writeHead(302, { Location: '/health' }).end(),
+  endless: (response) => {
+    response.writeHead(200, { 'Content-Type': 'text/html' });
+    const timer = setInterval(() => response.write('x'.repeat(4096)), 10);
+    response.on('close', () => clearInterval(timer));
+  },
+};
+
 function answer(request, response) {
   const url = new URL(request.url, 'http://stub');
-  if (url.pathname === '/health') {
+  if (url.pathname === '/health' && ILL[wish]) {
+    ILL[wish](response);
+  } else if (url.pathname === '/health') {
     response.writeHead(wish === 'sick' ? 503 : 200, { 'Content-Type': 'text/html; charset=utf-8' });
     response.end(wish === 'sick' ? 'no' : 'OK');
   } else if (url.pathname === '/info' && mode === 'server') {
@@ -21,6 +37,8 @@ function answer(request, response) {
     const { RELEASE_ID: release, GREETING: greeting } = process.env;
     response.writeHead(200, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify({ release, pid: process.pid, cwd: process.cwd(), mode, version: switches.version, greeting }));
+  } else if (url.pathname === '/items' && mode === 'server') {
+    ask('SELECT count(*) FROM stub_items', (error, text) => response.writeHead(error ? 500 : 200).end(error ? error.message : text));
   } else if (url.pathname === '/slow' && mode === 'server') {
     setTimeout(() => response.end('slow'), Number(url.searchParams.get('ms')));
   } else {
@@ -32,8 +50,10 @@ function answer(request, response) {
 async function start() {
   console.log(`info: ${mode} of release ${process.env.RELEASE_ID} starts`);
   if (wish === 'exit') process.exit(0);
+  if (wish === 'crash') throw new Error('cannot read properties of undefined');
+  if (mode === 'server' && switches.wants && !process.env[switches.wants]) throw new Error(`${switches.wants} is not set`);
   if (process.env.DATABASE_URL) {
-    const known = sql('SELECT id FROM stub_migrations').split('\n');
+    const known = sql('SELECT id FROM stub_migrations', mode === 'server' ? switches.database : undefined).split('\n');
     const missing = migrations.filter(({ id }) => !known.includes(id));
     if (missing.length) throw new Error(`not migrated: ${missing.map(({ id }) => id).join(', ')}`);
   }
@@ -42,6 +62,7 @@ async function start() {
     setInterval(() => {}, 60000);
     return;
   }
+  if (wish === 'hog') global.kept = Buffer.alloc(160 * 1048576, 1);
   const server = http.createServer(answer);
   // As with Medusa, a taken port is logged and the process lives on for ever.
   server.on('error', (error) => {
