@@ -13,7 +13,7 @@ import socket
 import typing as t
 import urllib.parse
 
-from . import catalog, forecast, memory, rehearsal, restore_point, sessions
+from . import catalog, forecast, lock_waits, memory, rehearsal, restore_point, sessions
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
@@ -76,7 +76,7 @@ def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, releas
         before = _catalog_before(app, database)
         try:
             with app.timed("migration"):
-                _run(app, log, release, app.document, "migrate")
+                lock_waits.patiently(app, log, lambda: _run(app, log, release, app.document, "migrate"))
                 _verify(app, log, database)
         except AnchorageError as error:
             sessions.end(app, log, database)

@@ -28,6 +28,7 @@ MEMBERS = (
     "http_probe",
     "journal",
     "layout",
+    "lock_waits",
     "memory",
     "migrations",
     "prober",

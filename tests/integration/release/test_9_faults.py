@@ -133,7 +133,7 @@ def test_a_migration_that_waits_for_a_lock_does_not_make_customers_wait(shop):
     with running(shop, "reader", f"runuser -u postgres -- psql -XAtq -c {locked} alpha"):
         until(lambda: shop.host.sql("SELECT count(*) FROM pg_locks WHERE relation = 'stub_items'::regclass AND mode = 'AccessShareLock'") != "0", "the reader")
         with Customers(shop, "/items") as customers:
-            refused(shop, "canceling statement due to lock timeout", broke="gate (migrate)", next_step="Mend the migration")
+            refused(shop, "canceling statement due to lock timeout", "for a lock, 3 times", broke="gate (migrate)", next_step="See who holds it")
     assert not customers.failures and len(customers.taken) > 50
     assert customers.p99 < 2, (customers.p99, max(customers.taken), len(customers.taken))
     assert sessions(shop) == 0 and shop.host.sql(f"SELECT count(*) FROM stub_migrations WHERE id = '{migration['id']}'") == "0"

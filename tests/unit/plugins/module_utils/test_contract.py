@@ -233,7 +233,12 @@ BAD = [
     ("build memory", shop(build={"memory_mb": 1024}), "apps.shop.build.memory_mb", "between 1536 and"),
     ("Redis memory", shop(redis={"jobs": {"maxmemory_mb": 4}}), "apps.shop.redis.jobs.maxmemory_mb", "between 16 and"),
     ("migration timeout", shop(migrate={"timeout_seconds": 0}), "apps.shop.migrate.timeout_seconds", "between 1 and"),
-    ("lock timeout beyond the whole", shop(migrate={"timeout_seconds": 5}), "apps.shop.migrate.lock_timeout_seconds", "smaller than"),
+    (
+        "lock timeout beyond the whole",
+        shop(migrate={"timeout_seconds": 5, "lock_timeout_seconds": 5}),
+        "apps.shop.migrate.lock_timeout_seconds",
+        "smaller than",
+    ),
     ("statement timeout", shop(migrate={"statement_timeout_seconds": -1}), "apps.shop.migrate.statement_timeout_seconds", "between 1 and"),
     ("soak too long", shop(soak={"seconds": 4000}), "apps.shop.soak.seconds", "between 0 and 3600"),
     ("unknown permission", shop(migrate={"allow": ["everything"]}), "apps.shop.migrate.allow[0]", "must be one of contract, lock_heavy"),
@@ -473,7 +478,7 @@ def test_a_shop_of_four_lines_resolves_completely():
         "migrate": {
             "command": ["node", "node_modules/@medusajs/cli/cli.js", "db:migrate", "--execute-safe-links", "--execute-safe-search"],
             "timeout_seconds": 900,
-            "lock_timeout_seconds": 5,
+            "lock_timeout_seconds": 1,
             "statement_timeout_seconds": 600,
             "memory_mb": 512,
             "error_patterns": ['"level":"error"'],
