@@ -61,6 +61,8 @@ class ActionModule(ActionBase):
         args = dict(self._task.args)
         if args.get("operation") == "rollback":
             return {**result, **self._rollback(args)}
+        if args.get("operation") == "plan":
+            return {**result, **self._preview(args)}
         if args.get("operation", "step") != "step":
             return {**result, **self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)}
         try:
@@ -96,6 +98,26 @@ class ActionModule(ActionBase):
         except StepFailed as failure:
             return {**failure.result, "failed": True}
         return {"changed": bool(needed), "apps": plans}
+
+    def _preview(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Ask what a deploy would do, in all detail. Nothing is sent and nothing changed."""
+        try:
+            sources = {name: self._source(str(path)) for name, path in (args.get("sources") or {}).items()}
+            documents = {json.loads(text)["name"]: json.loads(text) for text in args.get("documents") or []}
+            migrations = {name: source_tree.migrations(path, documents[name]) for name, (_checksum, path) in sources.items() if name in documents}
+            asked = {
+                "operation": "plan",
+                "detail": True,
+                "apps": args["apps"],
+                "documents": list(args.get("documents") or []),
+                "sources": {name: checksum for name, (checksum, _path) in sources.items()},
+                "migrations": migrations,
+            }
+            return {"changed": False, "apps": self._ask(asked)["apps"]}
+        except StepFailed as failure:
+            return {**failure.result, "failed": True}
+        except AnchorageError as error:
+            return {"failed": True, "msg": error.text(), "error": error.as_dict()}
 
     def _source(self, path: str) -> tuple[str, str]:
         """Return the checksum and the absolute path of a source on the controller."""

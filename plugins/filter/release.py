@@ -40,9 +40,19 @@ def release_sources(documents: list[Data], base: str) -> dict[str, str]:
     return found
 
 
+#: Where playbooks register what ran steps.
+REGISTERS = ("release_staged", "release_migrated", "release_activated", "release_rolled_back")
+
+
+def deploy_results(variables: t.Any) -> Data:
+    """Return what a run did on a host, out of its variables: the state of its apps, and the results of the tasks that ran steps."""
+    status = variables.get("anchorage_status") or {}
+    return {"status": status.get("status") or [], "steps": [variables[name] for name in REGISTERS if variables.get(name)]}
+
+
 class FilterModule:
     """Filters."""
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (release_directories, release_sources)}
+        return {function.__name__: function for function in (release_directories, release_sources, deploy_results)}

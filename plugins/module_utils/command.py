@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import engine, memory, rollback, room
+from . import engine, memory, preview, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -39,6 +39,9 @@ def parser() -> argparse.ArgumentParser:
     releases = commands.add_parser("releases", help="the releases on this host")
     releases.add_argument("app")
     releases.add_argument("--json", action="store_true")
+    plan = commands.add_parser("plan", help="what a deploy with the settings that lie on this host would do")
+    plan.add_argument("app")
+    plan.add_argument("--json", action="store_true")
     logs = commands.add_parser("logs", help="the log of the last step")
     logs.add_argument("app")
     unlock = commands.add_parser("unlock-info", help="who holds the locks of an app, and how to end that")
@@ -119,6 +122,21 @@ def _releases(options: argparse.Namespace) -> int:
         mark = "live" if entry["id"] == app.journal.live else "previous" if entry["id"] == app.journal.data["previous"] else ""
         times = " ".join(f"{state} {_time(entry.get(state + '_at'))}" for state in ("staged", "migrated", "proven"))
         say(f"{entry['id']}  {mark:8}  {times}  {entry.get('version', '')} {entry.get('source', '')[:12]}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """Plan with what the last deploy left on this host; a source that lies on the controller counts as the one that was staged last."""
+    app = App(options.app, World())
+    staged = [entry for entry in app.journal.data["releases"].values() if entry.get("staged_at")]
+    newest = max(staged, key=lambda entry: entry["staged_at"], default={})
+    given = newest.get("source") if app.document["source"]["kind"] == "path" else None
+    found = preview.preview(app, engine.plan(app, given))
+    if options.json:
+        say(json.dumps(found, indent=1, sort_keys=True))
+        return 0
+    for line in preview.lines(found):
+        say(line)
     return 0
 
 

@@ -52,8 +52,11 @@ class Forecast:
 
 def schema_files(app: App, release: str) -> dict[str, str]:
     """Return the checksums of the files that a release's schema is made from, by their path in what runs."""
-    tree = app.layout.build(app.journal.release(release)["tree"])
-    manifest = json.loads(app.world.read(f"{tree}/{MANIFEST}") or b"{}")
+    return _schema_files(app, app.journal.release(release)["tree"])
+
+
+def _schema_files(app: App, tree: str) -> dict[str, str]:
+    manifest = json.loads(app.world.read(f"{app.layout.build(tree)}/{MANIFEST}") or b"{}")
     return chosen(app.document, manifest.get("files", {}))
 
 
@@ -71,8 +74,13 @@ def wanted(document: dict[str, t.Any], path: str) -> bool:
 
 def of_release(app: App, release: str) -> Migrations:
     """Return the migrations of a release that lies on this host."""
-    root = os.path.normpath(f"{app.layout.build(app.journal.release(release)['tree'])}/{app.document['build']['output']}")
-    return {path: migrations.statements(path, _text(app, f"{root}/{path}")) for path in schema_files(app, release) if migrations.is_migration(path)}
+    return of_tree(app, app.journal.release(release)["tree"])
+
+
+def of_tree(app: App, tree: str) -> Migrations:
+    """Return the migrations of a tree that was built on this host."""
+    root = os.path.normpath(f"{app.layout.build(tree)}/{app.document['build']['output']}")
+    return {path: migrations.statements(path, _text(app, f"{root}/{path}")) for path in _schema_files(app, tree) if migrations.is_migration(path)}
 
 
 def _text(app: App, path: str) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import pathlib
 import stat
 import tarfile
 import typing as t
 
+from . import forecast
 from .errors import AnchorageError
+from .migrations import is_migration, statements
 
 #: Never part of a source: made by tools, or secret.
 SKIPPED = frozenset({".git", "node_modules", ".medusa", ".cache", ".next", ".turbo", "__pycache__"})
@@ -64,6 +67,31 @@ def pack(directory: str, target: t.IO[bytes]) -> None:
                     bundle.addfile(info, stream)
             else:
                 bundle.addfile(info)
+
+
+def migrations(path: str, document: dict[str, t.Any]) -> dict[str, list[str]]:
+    """Return the statements of a source's migrations by file, as far as the contract names them."""
+    base = str(document["source"].get("subdir") or "").strip("/")
+    found = {}
+    for name, read in _texts(path):
+        inside = os.path.relpath(name, base) if base else os.path.normpath(name)
+        if not inside.startswith("..") and forecast.wanted(document, inside) and is_migration(inside):
+            found[inside] = statements(inside, read().decode("utf-8", "replace"))
+    return found
+
+
+def _texts(path: str) -> t.Iterator[tuple[str, t.Callable[[], bytes]]]:
+    """Return the files of a source, each with what reads it."""
+    if os.path.isdir(path):
+        for name in members(path):
+            yield name, lambda name=name: pathlib.Path(path, name).read_bytes()
+        return
+    with tarfile.open(path) as bundle:
+        found = [member for member in bundle.getmembers() if member.isreg()]
+        tops = {os.path.normpath(member.name).split("/")[0] for member in bundle.getmembers() if os.path.normpath(member.name) != "."}
+        top = f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in os.path.normpath(member.name) for member in found) else ""
+        for member in found:
+            yield os.path.normpath(member.name).removeprefix(top), lambda member=member: t.cast("t.IO[bytes]", bundle.extractfile(member)).read()
 
 
 def file_checksum(path: str) -> str:

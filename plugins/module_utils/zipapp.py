@@ -31,6 +31,7 @@ MEMBERS = (
     "lock_waits",
     "memory",
     "migrations",
+    "preview",
     "prober",
     "processes",
     "pruning",

@@ -33,6 +33,7 @@ options:
     description:
       - What to do.
       - With V(step) the action plugin plans, starts and follows O(step) for each of O(apps). The others are what it asks the host for.
+      - With V(plan) it changes nothing and returns for each of O(apps) what a deploy would do (C(preview)), with its pending migrations.
       - With V(rollback) it gives the traffic back to O(release), or to the release before the live one. In check mode it says which that is.
     type: str
     choices: [step, rollback, plan, rollback_plan, start, follow, prune, status]
@@ -69,6 +70,16 @@ options:
       - The action plugin turns these into checksums, and sends a source only to a host that needs it.
     type: dict
     default: {}
+  migrations:
+    description:
+      - With O(operation=plan), for each app whose source lies on the controller, the statements of its migrations by file.
+      - The action plugin reads them from O(sources). With V({}) the source has none.
+    type: dict
+    default: {}
+  detail:
+    description: With O(operation=plan), whether everything is told that a person wants to know. The action plugin asks so.
+    type: bool
+    default: false
   wish:
     description: With O(operation=start), what the plan said of the app (release, tree, source), and in C(owner) who asks.
     type: dict
@@ -120,7 +131,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, rollback, room
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, rollback, room
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
@@ -139,7 +150,9 @@ def _plan(module: AnsibleModule) -> dict[str, t.Any]:
             continue
         app = App(name, world, given.get(name))
         found[name] = engine.plan(app, module.params["sources"].get(name))
-        if name in given and not found[name]["steps"] and not module.check_mode:
+        if module.params.get("detail"):
+            found[name] = preview.preview(app, found[name], module.params["migrations"].get(name))
+        elif name in given and not found[name]["steps"] and not module.check_mode:
             changed = engine.keep_document_unless_busy(app) or changed
     return {"changed": changed, "apps": found}
 
@@ -187,6 +200,8 @@ def main() -> None:
             "apps": {"type": "list", "elements": "str", "required": True},
             "documents": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "sources": {"type": "dict", "default": {}},
+            "migrations": {"type": "dict", "default": {}},
+            "detail": {"type": "bool", "default": False},
             "wish": {"type": "dict", "default": {}},
             "log": {"type": "path"},
             "offset": {"type": "int", "default": 0},

@@ -25,6 +25,7 @@ async function build() {
     process.exit(1);
   }
   for (const name of ['package.json', 'switches.json', 'stub.js', 'migrate.js', 'worker.js']) fs.copyFileSync(name, `dist/${name}`);
+  if (fs.existsSync('migrations')) fs.cpSync('migrations', 'dist/migrations', { recursive: true });
   console.log('info: backend build completed successfully');
 }
 

@@ -7,7 +7,9 @@ const path = require('path');
 const switches = JSON.parse(fs.readFileSync(path.join(__dirname, 'switches.json'), 'utf8'));
 
 const FIRST = { id: 'Migration001', sql: 'CREATE TABLE stub_items (id serial PRIMARY KEY, name text NOT NULL)' };
-const migrations = [FIRST, ...(switches.migrations || [])];
+const files = path.join(__dirname, 'migrations');
+const written = (fs.existsSync(files) ? fs.readdirSync(files).sort() : []).map((name) => ({ id: name, sql: fs.readFileSync(path.join(files, name), 'utf8') }));
+const migrations = [FIRST, ...(switches.migrations || []), ...written];
 
 function seconds(value) {
   return typeof value === 'string' && value.startsWith('slow:') ? Number(value.slice(5)) : 0;

@@ -119,13 +119,21 @@ class Apps:
         """Where the contract is written."""
         return self.directory / "contract.yml"
 
-    def app(self, name: str, *, env: dict[str, str] | None = None, **switches: t.Any) -> None:
-        """Ask for a release of an app with these switches; without any it is a good one that nobody saw before."""
+    def app(self, name: str, *, env: dict[str, str] | None = None, files: dict[str, str] | None = None, **switches: t.Any) -> None:
+        """Ask for a release of an app with these switches and more files; without any it is a good one that nobody saw before."""
         source = self.directory / f"{name}-{next(self.numbers)}"
         shutil.copytree(STUB, source)
         switches.setdefault("version", f"{source.name}-{time.time_ns()}")
         (source / "switches.json").write_text(json.dumps(switches))
+        for path, text in (files or {}).items():
+            (source / path).parent.mkdir(parents=True, exist_ok=True)
+            (source / path).write_text(text)
         self.apps[name] = {**STUB_APP, "source": {"path": str(source)}, "domain": f"{name}.localhost", "env": env or {}}
+        self.write()
+
+    def migrate(self, name: str, **options: t.Any) -> None:
+        """Change how an app is migrated."""
+        self.apps[name] = {**self.apps[name], "migrate": {**self.apps[name]["migrate"], **options}}
         self.write()
 
     def soak(self, name: str, seconds: int) -> None:

@@ -15,7 +15,7 @@ import time
 import typing as t
 
 from ansible_collections.anchorage.vps.plugins.module_utils import app as app_module
-from ansible_collections.anchorage.vps.plugins.module_utils import catalog, command, engine, pruning
+from ansible_collections.anchorage.vps.plugins.module_utils import catalog, command, engine, pruning, room
 from ansible_collections.anchorage.vps.plugins.module_utils import layout as layout_module
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import COMMAND
@@ -354,6 +354,7 @@ def install(root: str, monkeypatch: t.Any) -> Host:
         monkeypatch.setattr(module, "DOCUMENTS", f"{root}/etc")
     for module in (command, release_step):
         monkeypatch.setattr(module, "World", lambda: host)
+    monkeypatch.setattr(room, "RESERVE", (1, 64))
     for name in ("say", "complain"):
         monkeypatch.setattr(command, name, host.said.append)
     return host
