@@ -1,14 +1,10 @@
 // Brings the database to the release's schema: a line for each migration, JSON lines like Medusa's logger, a transaction each.
 'use strict';
 const fs = require('fs');
-const { switches, migrations, seconds, sleep, sql, hog } = require('./stub');
+const { switches, migrations, seconds, sleep, sql, quoted, hog } = require('./stub');
 
 function say(level, message) {
   console.log(JSON.stringify({ level, message, timestamp: new Date().toISOString() }));
-}
-
-function quoted(text) {
-  return `'${String(text).replace(/'/g, "''")}'`;
 }
 
 async function migrate() {

@@ -1,7 +1,7 @@
-// Serves /health (static), /info and /slow; `worker.js` is the same with another mode.
+// Serves /health (static), /info, /slow and POST /items; `worker.js` is the same with another mode.
 'use strict';
 const http = require('http');
-const { switches, migrations, seconds, sleep, sql, ask } = require('./stub');
+const { switches, migrations, seconds, sleep, sql, ask, quoted } = require('./stub');
 
 const mode = process.env.STUB_MODE || 'server';
 const wish = switches[mode];
@@ -37,14 +37,30 @@ function answer(request, response) {
     const { RELEASE_ID: release, GREETING: greeting } = process.env;
     response.writeHead(200, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify({ release, pid: process.pid, cwd: process.cwd(), mode, version: switches.version, greeting }));
-  } else if (url.pathname === '/items' && mode === 'server') {
+  } else if (url.pathname === '/items' && request.method === 'GET' && mode === 'server') {
     ask('SELECT count(*) FROM stub_items', (error, text) => response.writeHead(error ? 500 : 200).end(error ? error.message : text));
   } else if (url.pathname === '/slow' && mode === 'server') {
     setTimeout(() => response.end('slow'), Number(url.searchParams.get('ms')));
+  } else if (url.pathname === '/items' && request.method === 'POST' && mode === 'server') {
+    add(request, response);
   } else {
     response.writeHead(404);
     response.end();
   }
+}
+
+// Writes a row named by the body. 201 is said only after the commit.
+function add(request, response) {
+  let name = '';
+  request.on('data', (part) => { name += part; });
+  request.on('end', () => {
+    try {
+      response.writeHead(201).end(sql(`INSERT INTO stub_items (name) VALUES (${quoted(name)}) RETURNING id`));
+    } catch (error) {
+      console.error(`error: ${error.message}`);
+      response.writeHead(500).end('no');
+    }
+  });
 }
 
 async function start() {

@@ -57,4 +57,8 @@ async function hog() {
   }
 }
 
-module.exports = { switches, migrations, seconds, sleep, sql, ask, hog };
+function quoted(text) {
+  return `'${String(text).replace(/'/g, "''")}'`;
+}
+
+module.exports = { switches, migrations, seconds, sleep, sql, ask, hog, quoted };
