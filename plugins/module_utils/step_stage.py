@@ -31,7 +31,7 @@ def stage(app: App, log: Log, *, source_id: str, tree: str, release: str) -> boo
 
     :raises AnchorageError: when it cannot be; what runs is not touched in any case.
     """
-    if app.journal.says(release, "staged") and _complete(app, tree, release):
+    if app.journal.says(release, "staged") and app.journal.release(release).get("tree") == tree and _complete(app, tree, release):
         return False
     try:
         built = app.world.exists(f"{app.layout.build(tree)}/{MANIFEST}")

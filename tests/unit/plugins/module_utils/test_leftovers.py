@@ -14,7 +14,7 @@ import types
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, pruning
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, pruning, step_stage
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import migrate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
@@ -137,3 +137,30 @@ def test_a_new_directory_is_on_the_disk_before_anything_in_it_is_believed(tmp_pa
     World().make_directory(str(tmp_path / "restore"), mode=0o700)
     World().make_directory(str(tmp_path / "restore"), mode=0o700)
     assert synced == [os.stat(tmp_path).st_ino]
+
+
+@pytest.fixture
+def rebuilt(shop, monkeypatch):
+    """An app whose release r0 is laid out on its tree t0, and for which a tree t2 was built since, as after an upgrade of Node."""
+    for tree in ("t0", "t2"):
+        os.makedirs(shop.layout.build(tree), exist_ok=True)
+        pathlib.Path(shop.layout.build(tree), step_stage.MANIFEST).write_text("{}")
+    monkeypatch.setattr(step_stage, "sync_tree", lambda app, path: None)
+    step_stage._lay_out(shop, "t0", "r0")
+    return shop
+
+
+def stage(app, tree):
+    return step_stage.stage(app, Log(lambda line: None), source_id="s0", tree=tree, release="r0")
+
+
+def running_from(app):
+    return os.path.realpath(f"{app.layout.release('r0')}/app")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a release belongs to root")
+def test_a_tree_that_was_built_and_not_laid_out_is_not_taken_for_staged(rebuilt):
+    """A step that died in between would otherwise leave every later run with nothing to do and something missing."""
+    assert stage(rebuilt, "t0") is False
+    assert stage(rebuilt, "t2") is True and running_from(rebuilt) == rebuilt.layout.build("t2")
+    assert rebuilt.journal.release("r0")["tree"] == "t2" and stage(rebuilt, "t2") is False
