@@ -21,7 +21,7 @@ from .app import App, Log
 from .errors import AnchorageError
 from .layout import PATH
 from .release_plan import digest, install_command, instances, package_manager, process_environment, prune_command, satisfies
-from .world import fsync_directory
+from .world import World, fsync_directory
 
 MANIFEST = room.MANIFEST
 
@@ -100,16 +100,20 @@ def _lay_out(app: App, tree: str, release: str) -> None:
     facts = {"release": release, "tree": tree, "app": app.name}
     app.world.write_atomic(f"{staging}/release.json", json.dumps(facts).encode(), mode=0o640, uid=0, gid=group)
     sync_tree(app, staging)
-    replace_directory(staging, target)
+    replace_directory(app.world, staging, target)
 
 
-def replace_directory(staging: str, target: str) -> None:
-    """Put a directory in another one's place, which is away for no longer than a rename takes."""
+def replace_directory(world: World, staging: str, target: str) -> None:
+    """Put a directory in another one's place, which is never away: a host that goes down meanwhile starts from it."""
     aside = f"{target}.old"
     shutil.rmtree(aside, ignore_errors=True)
-    if os.path.isdir(target):
+    if not os.path.isdir(target):
+        os.rename(staging, target)
+    elif world.exchange(staging, target):
+        aside = staging
+    else:
         os.rename(target, aside)
-    os.rename(staging, target)
+        os.rename(staging, target)
     fsync_directory(os.path.dirname(target))
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -347,7 +351,7 @@ class Builder:
         manifest = {"tree": self.tree, "source": self.source_id, "dependencies": key, "files": checksums(staging)}
         self.app.world.write_atomic(f"{staging}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode(), mode=0o640, uid=0, gid=user.pw_gid)
         sync_tree(self.app, staging)
-        replace_directory(staging, built)
+        replace_directory(self.app.world, staging, built)
 
     def _keep_dependencies(self, key: str) -> None:
         place = self.app.layout.dependencies(key)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 # pylint: disable=ansible-bad-function  # the engine runs without Ansible on the host, where there is no run_command
 import contextlib
+import ctypes
+import errno
 import os
 import pwd
 import signal
@@ -23,6 +25,10 @@ class Completed(t.NamedTuple):
     rc: int
     stdout: str
     stderr: str
+
+
+#: Of renameat2(2), which Python does not know: paths count from the working directory; both names stay, and change what they name.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 
 def fsync_directory(path: str) -> None:
@@ -171,6 +177,16 @@ class World:
         os.replace(temporary, path)
         fsync_directory(os.path.dirname(path))
         return size
+
+    def exchange(self, one: str, other: str) -> bool:
+        """Let two directories change their names in one step, so that neither is ever missing. Returns False where the file system cannot."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+            return True
+        code = ctypes.get_errno()
+        if code in (errno.EINVAL, errno.ENOSYS, errno.EXDEV):
+            return False
+        raise OSError(code, os.strerror(code), other)
 
     def remove(self, path: str) -> None:
         """Remove a file; one that is not there is no error."""

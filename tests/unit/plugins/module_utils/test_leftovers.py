@@ -164,3 +164,31 @@ def test_a_tree_that_was_built_and_not_laid_out_is_not_taken_for_staged(rebuilt)
     assert stage(rebuilt, "t0") is False
     assert stage(rebuilt, "t2") is True and running_from(rebuilt) == rebuilt.layout.build("t2")
     assert rebuilt.journal.release("r0")["tree"] == "t2" and stage(rebuilt, "t2") is False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a release belongs to root")
+@pytest.mark.parametrize("able", [True, False], ids=["exchange", "two-renames"])
+def test_what_is_live_is_laid_out_anew_without_being_away(rebuilt, monkeypatch, able):
+    seen, release = [], rebuilt.layout.release("r0")
+    rename = os.rename
+
+    def watched(*paths):
+        rename(*paths)
+        seen.append(os.path.isdir(release))
+
+    monkeypatch.setattr(os, "rename", watched)
+    if not able:
+        monkeypatch.setattr(World, "exchange", lambda self, one, other: False)
+    stage(rebuilt, "t2")
+    assert running_from(rebuilt) == rebuilt.layout.build("t2") and os.listdir(os.path.dirname(release)).count("r0") == 1
+    assert [name for name in os.listdir(os.path.dirname(release)) if name.startswith("r0.")] == []
+    assert seen == ([] if able else [False, True]), "only a file system that cannot do better leaves a gap"
+
+
+def test_two_directories_change_their_names_at_once(tmp_path):
+    for name in ("one", "other"):
+        (tmp_path / name / name).mkdir(parents=True)
+    assert World().exchange(str(tmp_path / "one"), str(tmp_path / "other")) is True
+    assert os.listdir(tmp_path / "one") == ["other"] and os.listdir(tmp_path / "other") == ["one"]
+    with pytest.raises(FileNotFoundError):
+        World().exchange(str(tmp_path / "one"), str(tmp_path / "missing"))
