@@ -5,7 +5,7 @@
 
 The model is weaker than ext4, and on purpose: an operation that no fsync has covered may be lost alone, be kept alone, or be torn, whatever came
 before or after it. Content and mode of a file are safe after an fsync of the file, names after an fsync of their directory, all after `sync -f`.
-A rename is one operation. Owners are not recorded.
+A rename is one operation, and so is an exchange. Owners are not recorded.
 """
 
 from __future__ import annotations
@@ -257,6 +257,11 @@ class Recorder:
         before = self.now.names
         added = {name: node for name, node in names.items() if before.get(name) != node}
         removed = {name: node for name, node in before.items() if name not in names}
+        for name, node in list(added.items()):
+            other = next((one for one, its in added.items() if before.get(one) == node and its == before.get(name)), None)
+            if other is not None and name in added:
+                self._add(Operation("name", f"exchange {paths[node]} and {paths[added[other]]}", names=((name, node), (other, added[other]))))
+                del added[name], added[other]
         for name, node in added.items():
             source = next((old for old, its in removed.items() if its == node), None)
             if source is None:

@@ -84,6 +84,7 @@ class Host(Pm2Host):
         self.recorder: Recorder | None = None
         self.said: list[str] = []
         self.born, self.booted = time.time(), 0.0
+        self.node = "20.19.2"
         self.units.add(f"pm2-{ME.pw_name}.service")
 
     # -- the database
@@ -148,6 +149,15 @@ class Host(Pm2Host):
     exists = World.exists  # type: ignore[assignment]
     modified = World.modified
 
+    def exchange(self, one: str, other: str) -> bool:
+        """Do it for real, and have it recorded as the one operation that it is."""
+        if self.recorder:
+            self.recorder.look()
+        done = World.exchange(t.cast(World, self), one, other)
+        if self.recorder:
+            self.recorder.look()
+        return done
+
     # -- commands
 
     def _sync(self, argv: list[str], call: dict[str, t.Any]) -> Completed:
@@ -173,6 +183,9 @@ class Host(Pm2Host):
                 if not os.path.islink(path):
                     os.chmod(path, 0o750 if os.stat(path).st_mode & 0o111 else 0o640)
         return OK
+
+    def _node(self, argv: list[str], call: dict[str, t.Any]) -> Completed:
+        return Completed(0, f"v{self.node}\n", "")
 
     def _npm(self, argv: list[str], call: dict[str, t.Any]) -> Completed:
         return Completed(0, "10.9.4\n", "")
