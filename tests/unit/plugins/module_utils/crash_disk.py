@@ -341,11 +341,25 @@ def crashes(operations: t.Sequence[Operation], generator: random.Random, *, subs
             yield Crash(done, lost, tuple((number, 0) for number in contents if number not in lost and generator.random() < 0.5))
 
 
-def after(base: State, operations: t.Sequence[Operation], crash: Crash) -> State:
-    """Return what a power cut leaves."""
-    state = base.copy()
+def prefixes(base: State, operations: t.Sequence[Operation]) -> list[State]:
+    """Return the states before each operation and after the last one, nothing lost."""
+    states = [base.copy()]
+    for operation in operations:
+        states.append(states[-1].copy())
+        states[-1].apply(operation)
+    return states
+
+
+def after(states: t.Sequence[State], operations: t.Sequence[Operation], crash: Crash) -> State:
+    """Return what a power cut leaves.
+
+    :arg states: what prefixes() gave.
+    """
     torn = dict(crash.torn)
-    for number, operation in enumerate(operations[: crash.done]):
+    first = min({crash.done, *crash.lost, *torn})
+    state = states[first].copy()
+    for number in range(first, crash.done):
+        operation = operations[number]
         if number in torn:
             operation = dataclasses.replace(operation, value=operation.value[: torn[number]])
         if number not in crash.lost:
