@@ -1,0 +1,109 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The kill matrix: the controller is lost before each task and inside each long step, in three ways, and the plain re-run makes it good.
+
+The tasks are those that a whole run starts, so a new one joins by itself. A sample runs with every test; 'make faults FAULT=kill' runs the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import engine
+
+from .conftest import ROOT
+from .controller_faults import MOMENTS, WAYS, Case, Trial, random_cases, steps_of
+from .trials import Results
+
+MATRIX = ROOT / "tests" / "results" / "kill-matrix.json"
+SAMPLE = ROOT / "tests" / "output" / "kill-sample.json"
+TITLE = "Controller lost before each task and inside each long step; then a plain re-run, and a run that must change nothing"
+PLAYBOOKS = ("deploy", "rollback")
+
+#: Chooses the random points again: it is printed with each run.
+SEED = "ANCHORAGE_SEED"
+POINTS = 10
+
+
+@pytest.fixture(scope="module")
+def trial(vps, tmp_path_factory):
+    """The host, with a contract of these tests' own."""
+    return Trial(vps.host, vps.apps.copy(), tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(trial):
+    """Tells what a whole run of a playbook does. It is done once for each state of the engine, and kept with the results."""
+
+    def tell(playbook, results):
+        known = results.data.setdefault("whole_runs", {})
+        if known.get(playbook, {}).get("engine") != results.digest:
+            known[playbook] = {"engine": results.digest, **trial.whole_run(playbook)}
+            results.save()
+        return known[playbook]
+
+    return tell
+
+
+def run_all(trial, cases, results, again=False):
+    """Run cases that have not passed yet, as long as there is time; fail with all that failed, skip where some are left."""
+    left = []
+    for case in cases:
+        if not again and results.has_passed(case.name):
+            continue
+        if results.out_of_time():
+            left.append(case.name)
+            continue
+        causes, facts = trial.run(case)
+        results.add(case.name, causes, **facts)
+        print(f"{'failed' if causes else 'passed'}: {case.name} {facts} {causes}", flush=True)
+    failed = results.failures(case.name for case in cases)
+    assert not failed, "\n".join(failed)
+    if left:
+        pytest.skip(f"{len(left)} of {len(cases)} cases are left for the next run, the first: {left[0]}")
+
+
+def long_steps():
+    """Return each long step with the playbook that runs it."""
+    return [(playbook, step) for playbook in PLAYBOOKS for step in steps_of(playbook)]
+
+
+def test_each_long_step_of_the_engine_has_its_moments():
+    assert set(MOMENTS) == {*engine.STEPS, engine.ROLLBACK} == {step for _playbook, step in long_steps()}
+
+
+def test_a_run_that_is_lost_at_a_border_between_phases_or_inside_one_is_made_good(trial, whole_run):
+    """A phase begins with a task that starts a step, or tidies up after all."""
+    results, ways = Results(SAMPLE, TITLE), itertools.cycle(WAYS)
+    borders = [Case("deploy", way, before=key) for key, way in zip(whole_run("deploy", results)["steps"], ways, strict=False)]
+    inside = [Case(playbook, way, inside=(step, "amidst")) for (playbook, step), way in zip(long_steps(), ways, strict=False)]
+    run_all(trial, [*borders, *inside], results, again=True)
+
+
+def test_a_run_that_is_lost_at_random_points_is_made_good(trial, whole_run):
+    seed, results = int(os.environ.get(SEED) or random.randrange(10**6)), Results(SAMPLE, TITLE)
+    print(f"{SEED}={seed} gives these points again")
+    seconds = {playbook: whole_run(playbook, results)["seconds"] for playbook in PLAYBOOKS}
+    run_all(trial, random_cases(seed, seconds, POINTS), results, again=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("playbook", "step"), long_steps())
+def test_a_run_that_is_lost_inside_a_long_step_is_made_good(trial, playbook, step, way):
+    run_all(trial, [Case(playbook, way, inside=(step, moment)) for moment in MOMENTS[step]], Results(MATRIX, TITLE))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("playbook", PLAYBOOKS)
+def test_a_run_that_is_lost_before_any_task_is_made_good(trial, whole_run, playbook, way):
+    results = Results(MATRIX, TITLE)
+    keys = whole_run(playbook, results)["tasks"]
+    assert keys
+    run_all(trial, [Case(playbook, way, before=key) for key in keys], results)
