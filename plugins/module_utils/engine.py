@@ -262,6 +262,23 @@ def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
 
     :returns: what follow() wants to know.
     """
+    with starting(app):
+        return _start(app, step, wish)
+
+
+@contextlib.contextmanager
+def starting(app: App) -> t.Iterator[None]:
+    """Let one run at a time look whether a step works, and start its own: of two at once, the other then sees the step of the one.
+
+    It is held for a moment only, so it is waited for. The step itself holds the app's lock.
+    """
+    os.makedirs(app.layout.state, exist_ok=True)
+    with open(app.layout.start_lock, "a", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
     current = read_step(app)
     end = app.world.monotonic() + LAST_WORDS
     while current.get("finished_at") and unit_active(app) and app.world.monotonic() < end:

@@ -39,6 +39,10 @@ class Layout:
         return f"{self.state}/lock"
 
     @property
+    def start_lock(self) -> str:
+        return f"{self.state}/lock-start"
+
+    @property
     def step(self) -> str:
         return f"{self.state}/step.json"
 

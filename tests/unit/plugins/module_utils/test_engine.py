@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import threading
 
 import pytest
 
@@ -15,7 +16,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.errors import Anchor
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import COMMAND
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
-from .engine_fakes import PASSWORD, document, make, place, written_json
+from .engine_fakes import OK, PASSWORD, document, make, place, written_json
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SOURCE = "f" * 64
@@ -241,6 +242,33 @@ def test_the_same_step_is_attached_to_and_another_one_is_refused(shop):
         with pytest.raises(AnchorageError, match="Another step works on shop: stage of release r1"):
             engine.start(app, step, other)
     assert len([call for call in world.ran if call["argv"][0] == "systemd-run"]) == 1
+
+
+def test_of_two_that_start_at_once_the_other_sees_the_step_of_the_one(shop):
+    app, world, _log = shop
+    told = []
+
+    def other():
+        try:
+            engine.start(App("shop", world, app.document), "stage", {**wish(app), "release": "r2", "owner": "other"})
+        except AnchorageError as error:
+            told.append(error.message)
+
+    second = threading.Thread(target=other)
+
+    def systemd_run(argv, call):
+        if second.ident is None:
+            second.start()
+            second.join(0.3)
+        world.units.add(app.layout.unit)
+        return OK
+
+    world._systemd_run = systemd_run
+    engine.start(app, "stage", {**wish(app), "owner": "one"})
+    second.join(10)
+    assert len(told) == 1 and "Another step works on shop: stage of release r1, started by one" in told[0]
+    assert len([call for call in world.ran if call["argv"][0] == "systemd-run"]) == 1
+    assert engine.read_step(app)["release"] == "r1", "what the other wished was not written over the step that runs"
 
 
 def test_a_unit_that_cannot_be_started_is_a_failure(shop):
