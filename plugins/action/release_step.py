@@ -93,6 +93,9 @@ class ActionModule(ActionBase):
             asked = {key: args[key] for key in ("apps", "release", "code_only") if args.get(key) is not None}
             plans = self._ask({"operation": "rollback_plan", **asked})["apps"]
             needed = [name for name in args["apps"] if plans[name]["needed"]]
+            for name in args["apps"]:
+                if name not in needed and plans[name].get("note"):
+                    self._print(name, [plans[name]["note"]])
             for name in [] if self._task.check_mode else needed:
                 plans[name]["outcome"] = self._step(name, "rollback", plans[name], None, None)
         except StepFailed as failure:

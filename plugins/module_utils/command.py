@@ -194,7 +194,7 @@ def _rollback(options: argparse.Namespace) -> int:
         say(json.dumps(plan, indent=1, sort_keys=True) if options.json else f"{app.name}: would go back from {plan['live']} to {plan['release']}")
         return 0
     if not plan["needed"]:
-        say(f"{app.name}: release {plan['release']} is live already")
+        say(plan["note"])
         return 0
     wish = {key: plan[key] for key in ("release", "tree", "source")}
     started = engine.start(app, engine.ROLLBACK, {**wish, "owner": os.environ.get("SUDO_USER") or "root"})

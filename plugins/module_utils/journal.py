@@ -151,11 +151,17 @@ class Journal:
             self.data["releases"][leaving]["left_at"] = self.store.now()
         if self.live != release:
             self.data["previous"] = self.live
+            self.data["back_from"] = leaving
         self.release(release).pop("left_at", None)
         self.data["tree"] = tree
         self.data["live"] = release
         self.data["slot"] = slot
         self.mark(release, "proven", slot=slot)
+
+    @property
+    def back_from(self) -> str | None:
+        """The release that was gone back from to the live one; None where a deploy brought the live one."""
+        return t.cast("str | None", self.data.get("back_from"))
 
     def forget(self, release: str) -> None:
         """Drop a release that was removed from the disk."""

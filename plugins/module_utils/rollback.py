@@ -16,14 +16,12 @@ from .errors import AnchorageError
 def target(app: App, wanted: str | None) -> str:
     """Return the release to go back to: the named one, or the one that was proven last before the live one and was not itself gone back from.
 
+    Where the live release is one that was gone back to, that is it: a run that was cut off and is run again does not go back twice.
+
     :raises AnchorageError: when there is none that was proven and still lies on this host.
     """
     known = app.journal.data["releases"]
-    good = [
-        name
-        for name, entry in known.items()
-        if "proven_at" in entry and name != app.journal.live and app.world.exists(f"{app.layout.release(name)}/release.json")
-    ]
+    good = _good(app)
     listed = f"Go back to one of: {', '.join(sorted(good)) or 'none is left'} (anchorage releases {app.name})."
     if wanted is not None:
         if wanted == app.journal.live:
@@ -32,10 +30,37 @@ def target(app: App, wanted: str | None) -> str:
             cause = "was never proven" if wanted in known and "proven_at" not in known[wanted] else "is not on this host"
             raise AnchorageError(f"Release {wanted} of {app.name} {cause}, so there is no way back to it.", live=app.living(), next_step=listed)
         return wanted
-    fresh = [name for name in good if "left_at" not in known[name]]
-    if not fresh:
+    if app.journal.live is not None and app.journal.back_from is not None:
+        return app.journal.live
+    earlier = _before(app, good)
+    if earlier is None:
         raise AnchorageError(f"There is no earlier release of {app.name} to go back to.", live=app.living(), next_step=listed)
-    return max(fresh, key=lambda name: t.cast(float, known[name]["proven_at"]))
+    return earlier
+
+
+def _before(app: App, good: list[str]) -> str | None:
+    known = app.journal.data["releases"]
+    fresh = [name for name in good if "left_at" not in known[name]]
+    return max(fresh, key=lambda name: t.cast(float, known[name]["proven_at"]), default=None)
+
+
+def _good(app: App) -> list[str]:
+    """Return the releases that were proven once, are not live, and still lie on this host."""
+    known = app.journal.data["releases"]
+    return [
+        name
+        for name, entry in known.items()
+        if "proven_at" in entry and name != app.journal.live and app.world.exists(f"{app.layout.release(name)}/release.json")
+    ]
+
+
+def already_back(app: App) -> str:
+    """Say that nothing is to be done because it was done, and how to go further back."""
+    said = f"{app.name}: release {app.journal.live} is live already"
+    if app.journal.back_from is None:
+        return said
+    earlier = _before(app, _good(app))
+    return f"{said}, gone back to from {app.journal.back_from}; " + (f"to go further back, name {earlier}" if earlier else "there is no earlier one")
 
 
 def obstacles(app: App, release: str) -> list[dict[str, t.Any]]:
@@ -85,14 +110,16 @@ def _check_ports(app: App, release: str) -> None:
 
 
 def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dict[str, t.Any]:
-    """Return what a rollback would do: C(release), C(needed), C(tree), C(source), C(live), C(migrations).
+    """Return what a rollback would do: C(release), C(needed), C(tree), C(source), C(live), C(migrations); C(note) where nothing is to be done.
 
     :raises AnchorageError: when there is nothing to go back to, or the tables stand in the way.
     """
     release = target(app, wanted)
     entry = app.journal.release(release)
     if release == app.journal.live:
-        return {"app": app.name, "release": release, "needed": False, "tree": entry["tree"], "source": entry["source"], "live": release, "migrations": []}
+        # Confirmed, but what it replaced may not be away yet: the step that does so is attached to, or done again where it died.
+        same = {"app": app.name, "release": release, "tree": entry["tree"], "source": entry["source"], "live": release, "migrations": []}
+        return {**same, "needed": app.journal.unsettled, "note": already_back(app)}
     _check_ports(app, release)
     found = obstacles(app, release)
     if found and not code_only:

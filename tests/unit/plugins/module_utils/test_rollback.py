@@ -41,10 +41,27 @@ def test_a_release_that_was_gone_back_from_is_not_gone_back_to_unless_it_is_name
     app, world = shop
     world.clock += 60
     app.journal.go_live("r2", "green", "t2", leaving="r3")
-    assert rollback.target(app, None) == "r1" and rollback.target(app, "r3") == "r3"
+    assert rollback.target(app, "r1") == "r1" and rollback.target(app, "r3") == "r3"
+    assert rollback.already_back(app) == "shop: release r2 is live already, gone back to from r3; to go further back, name r1"
     world.clock += 60
     app.journal.go_live("r3", "blue", "t3")
     assert rollback.target(app, None) == "r2", "deployed again, it is a good one"
+
+
+def test_a_way_back_that_was_cut_off_and_is_asked_for_again_is_not_gone_twice(shop):
+    app, world = shop
+    world.clock += 60
+    app.journal.go_live("r2", "green", "t2", leaving="r3")
+    assert app.journal.unsettled and rollback.plan(app)["release"] == "r2"
+    assert rollback.plan(app)["needed"] is True, "what it replaced may not be away yet"
+    app.journal.settled()
+    assert rollback.plan(app)["needed"] is False
+    world.clock += 60
+    app.journal.go_live("r2", "blue", "t2")
+    assert rollback.plan(app)["release"] == "r2", "started again in the other slot, it is still the one that was gone back to"
+    world.clock += 60
+    app.journal.go_live("r3", "green", "t3")
+    assert rollback.target(app, None) == "r2"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +78,9 @@ def test_a_release_that_there_is_no_way_back_to_is_refused_with_those_there_are(
 
 def test_what_is_live_already_needs_no_way_back(shop):
     app, _world = shop
-    assert rollback.plan(app, "r3")["needed"] is False
+    app.journal.settled()
+    plan = rollback.plan(app, "r3")
+    assert plan["needed"] is False and plan["note"] == "shop: release r3 is live already"
 
 
 def test_a_release_on_other_ports_than_the_proxy_knows_is_refused(shop):
