@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import getpass
+import hashlib
+import io
 import json
 import os
 import platform
+import posixpath
 import re
-import tempfile
+import shlex
 import time
 import typing as t
 
@@ -26,7 +29,20 @@ MODULE = "anchorage.vps.release_step"
 #: Seconds without an answer after which the host is given up; the step goes on there all the same.
 PATIENCE = 120
 
+#: Takes a file from standard input under a name of its own, and gives it the wanted name when it is whole. Whatever ends it before, nothing stays.
+RECEIVE = (
+    "umask 077; mkdir -p {directory} && cd {directory} || exit 1; got=$(mktemp .incoming.XXXXXXXX) || exit 1; "
+    "trap 'rm -f \"$got\"' EXIT; trap 'exit 1' HUP INT TERM; "
+    'cat > "$got" && echo "{sha256}  $got" | sha256sum --check --status && sync "$got" && mv -f "$got" {name}'
+)
+
 display = Display()
+
+
+def receive(path: str, data: bytes) -> str:
+    """Return the shell command that takes these very bytes from its input and writes them to a path, or nothing."""
+    directory, name = posixpath.split(path)
+    return RECEIVE.format(directory=shlex.quote(directory), name=shlex.quote(name), sha256=hashlib.sha256(data).hexdigest())
 
 
 def owner() -> str:
@@ -49,7 +65,7 @@ class StepFailed(Exception):
 class ActionModule(ActionBase):
     """Runs one step for each app that needs it, one after the other."""
 
-    # A temporary directory costs two remote executions; _send() makes one where there is something to send.
+    # A temporary directory costs two remote executions, and stays on the host when this run is killed.
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
@@ -141,7 +157,7 @@ class ActionModule(ActionBase):
         if document is not None:
             args["documents"] = [document]
         if step == "stage" and plan.get("source_needed") and source is not None:
-            args["incoming"] = self._send(source[1])
+            self._send(name, source[1], plan["incoming"])
         answer = self._ask(args)
         log = answer["log"]
         self._print(name, answer["lines"])
@@ -167,18 +183,21 @@ class ActionModule(ActionBase):
             raise StepFailed({"msg": outcome["text"], "error": error, "log": log})
         return outcome
 
-    def _send(self, path: str) -> str:
-        """Put a source on the host and return where."""
-        self._connection._shell.tmpdir or self._make_tmp_path()
-        remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "source.tar")
-        if os.path.isfile(path):
-            self._transfer_file(path, remote)
-            return t.cast(str, remote)
-        with tempfile.NamedTemporaryFile(prefix="anchorage-source-") as stream:
-            source_tree.pack(path, stream)
-            stream.flush()
-            self._transfer_file(stream.name, remote)
-        return t.cast(str, remote)
+    def _send(self, name: str, source: str, path: str) -> None:
+        """Put a source where the host looks for it, in one execution that leaves nothing behind when it is cut off."""
+        if os.path.isfile(source):
+            with open(source, "rb") as stream:
+                data = stream.read()
+        else:
+            packed = io.BytesIO()
+            source_tree.pack(source, packed)
+            data = packed.getvalue()
+        done = self._low_level_execute_command(receive(path, data), in_data=data)
+        if done["rc"] != 0:
+            raise AnchorageError(
+                f"The source of {name} did not reach this host whole: {done['stderr'].strip()[-300:] or 'the connection broke'}.",
+                next_step="Look at the room on its disk, then run deploy.yml again.",
+            )
 
     def _print(self, name: str, lines: list[str]) -> None:
         host = self._vars.get("inventory_hostname", "")

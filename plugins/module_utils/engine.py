@@ -96,6 +96,7 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
         "release": release,
         "tree": tree,
         "source": source_id,
+        "incoming": app.layout.source(source_id),
         "source_needed": "stage" in steps and sent and not app.world.exists(app.layout.build(tree)),
         "steps": [step for step in STEPS if step in steps],
         "live": app.journal.live,

@@ -95,9 +95,6 @@ options:
     description: How long the host waits for news before it answers, in seconds.
     type: float
     default: 10
-  incoming:
-    description: With O(operation=start), a file that the action plugin put on the host, and that is the source.
-    type: path
 """
 
 EXAMPLES = r"""
@@ -160,9 +157,7 @@ def _plan(module: AnsibleModule) -> dict[str, t.Any]:
 def _start(module: AnsibleModule) -> dict[str, t.Any]:
     name = module.params["apps"][0]
     app = App(name, World(), _given(module).get(name))
-    wish, incoming = module.params["wish"], module.params["incoming"]
-    if incoming:
-        room.receive(app, incoming, wish["source"])
+    wish = module.params["wish"]
     started = engine.start(app, module.params["step"], {key: wish.get(key) for key in ("release", "tree", "source", "owner")})
     return {**started, **engine.follow(app, log=started["log"], offset=0, wait_seconds=module.params["wait_seconds"])}
 
@@ -206,7 +201,6 @@ def main() -> None:
             "log": {"type": "path"},
             "offset": {"type": "int", "default": 0},
             "wait_seconds": {"type": "float", "default": 10},
-            "incoming": {"type": "path"},
         },
         supports_check_mode=True,
     )

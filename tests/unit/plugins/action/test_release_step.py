@@ -3,6 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import tarfile
 import types
 
 import pytest
@@ -33,11 +37,9 @@ class Action(release_step.ActionModule):
 
     def __init__(self, args, answers, check_mode=False):
         self._task = types.SimpleNamespace(args=args, check_mode=check_mode, async_val=0, diff=False, _role=None)
-        self._connection = types.SimpleNamespace(
-            reset=lambda: self.resets.append(1), _shell=types.SimpleNamespace(tmpdir="/tmp/x", join_path=lambda *parts: "/".join(parts))
-        )
+        self._connection = types.SimpleNamespace(reset=lambda: self.resets.append(1), _shell=types.SimpleNamespace(tmpdir=None))
         self._supports_async, self.resets = False, []
-        self.answers, self.asked, self.sent, self.printed = list(answers), [], [], []
+        self.answers, self.asked, self.sent, self.printed, self.arrives = list(answers), [], [], [], None
 
     def _execute_module(self, module_name=None, module_args=None, task_vars=None, **_more):
         assert module_name == release_step.MODULE
@@ -47,8 +49,10 @@ class Action(release_step.ActionModule):
             raise answer
         return answer
 
-    def _transfer_file(self, local_path, remote_path):
-        self.sent.append(remote_path)
+    def _low_level_execute_command(self, cmd, in_data=None, **_more):
+        done = subprocess.run(["sh", "-c", cmd], input=in_data[: self.arrives], capture_output=True, check=False)
+        self.sent.append(len(in_data))
+        return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
     def _print(self, name, lines):
         self.printed += lines
@@ -143,15 +147,45 @@ def test_a_host_that_stays_away_is_given_up_and_the_step_is_not(clock):
 
 
 def test_a_source_on_the_controller_is_named_by_its_checksum_and_sent_where_it_is_needed(tmp_path):
-    (tmp_path / "a.js").write_text("1")
-    known = source_tree.checksum(str(tmp_path))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.js").write_text("1")
+    known = source_tree.checksum(str(source))
     ended = lines(running=False, outcome=DONE)
-    action = Action({**step("stage"), "sources": {"shop": str(tmp_path)}}, [planned(shop={"source_needed": True}), ended])
+    place = tmp_path / "the host" / "s1.tar"
+    action = Action({**step("stage"), "sources": {"shop": str(source)}}, [planned(shop={"source_needed": True, "incoming": str(place)}), ended])
     action.go()
-    assert action.asked[0]["sources"] == {"shop": known} and action.sent == ["/tmp/x/source.tar"] and action.asked[1]["incoming"] == "/tmp/x/source.tar"
-    action = Action({**step("stage"), "sources": {"shop": str(tmp_path)}}, [planned(), ended])
+    assert action.asked[0]["sources"] == {"shop": known} and action.asked[1]["operation"] == "start"
+    with tarfile.open(place) as bundle:
+        assert bundle.getnames() == ["./a.js"]
+    assert place.stat().st_mode & 0o777 == 0o600 and os.listdir(place.parent) == ["s1.tar"]
+    action = Action({**step("stage"), "sources": {"shop": str(source)}}, [planned(), ended])
     action.go()
-    assert action.sent == [] and "incoming" not in action.asked[1]
+    assert action.sent == []
+
+
+@pytest.mark.parametrize("arrives", [0, 1, -1], ids=["nothing", "one-byte", "all-but-one"])
+def test_a_source_that_is_cut_off_on_its_way_leaves_nothing_behind(tmp_path, arrives):
+    (tmp_path / "a.js").write_text("12345")
+    place = tmp_path / "host" / "s1.tar"
+    action = Action({**step("stage"), "sources": {"shop": str(tmp_path / "a.js")}}, [planned(shop={"source_needed": True, "incoming": str(place)})])
+    action.arrives = arrives
+    result = action.go()
+    assert result["failed"] is True and os.listdir(place.parent) == [] and len(action.asked) == 1
+    assert "did not reach this host whole" in result["msg"]
+
+
+def test_a_connection_that_goes_with_a_source_on_its_way_takes_it_along(tmp_path):
+    """The connection goes and takes the receiving shell with it."""
+    place = tmp_path / "host" / "s1.tar"
+    process = subprocess.Popen(["sh", "-c", release_step.receive(str(place), b"12345678")], stdin=subprocess.PIPE, start_new_session=True)
+    process.stdin.write(b"1234")
+    process.stdin.flush()
+    while not place.parent.exists() or not any(path.stat().st_size for path in place.parent.iterdir()):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGHUP)
+    process.wait(10)
+    assert list(place.parent.iterdir()) == []
 
 
 def test_a_source_that_is_not_there_is_a_sentence(tmp_path):
