@@ -105,18 +105,24 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
 
 
 @contextlib.contextmanager
-def lock(app: App) -> t.Iterator[None]:
+def lock(app: App, *, seconds: float = 0) -> t.Iterator[None]:
     """Hold the app's lock. The kernel frees it with its owner, so it never goes stale.
 
+    :arg seconds: how long to wait for it at most.
     :raises AnchorageError: when another step holds it, naming that step.
     """
+    end = app.world.monotonic() + seconds
     with open(app.layout.lock, "a", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise AnchorageError(
-                f"Another step works on {app.name}: {describe_step(app)}.", live=app.living(), next_step="Wait for it, then run again."
-            ) from error
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if app.world.monotonic() >= end:
+                    raise AnchorageError(
+                        f"Another step works on {app.name}: {describe_step(app)}.", live=app.living(), next_step="Wait for it, then run again."
+                    ) from error
+            app.world.sleep(0.1)
         yield
 
 
@@ -165,7 +171,8 @@ def run_step(app: App, step: str, wish: dict[str, t.Any], log: Log) -> dict[str,
 
     :arg wish: release, tree and source, as plan() names them.
     """
-    with lock(app):
+    # There is one unit of this name, so in it only acts of a moment hold the lock, as the tidying up of a run that has just ended.
+    with lock(app, seconds=LAST_WORDS if os.environ.get(UNIT) else 0):
         record = {"step": step, **wish, "pid": os.getpid(), "started_at": app.world.now(), "finished_at": None}
         reserve = room.Reserve(app)
         began = app.world.monotonic()

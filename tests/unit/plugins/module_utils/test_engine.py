@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import engine
-from ansible_collections.anchorage.vps.plugins.module_utils.app import App
+from ansible_collections.anchorage.vps.plugins.module_utils.app import UNIT, App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import COMMAND
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
@@ -150,6 +151,25 @@ def test_a_source_that_lies_on_the_host_is_not_sent_again(shop):
 
 
 # -- lock and step
+
+
+def test_a_step_waits_for_whoever_holds_the_lock_for_a_moment_only(shop, monkeypatch):
+    """As a run does that tidies up. By hand, the answer comes at once."""
+    app, world, log = shop
+    monkeypatch.setattr(engine, "keep_document", lambda app: True)
+    monkeypatch.setattr(engine, "stage", lambda app, log, **wish: True)
+    with open(app.layout.lock, "a", encoding="utf-8") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(AnchorageError, match="Another step works on shop"):
+            engine.run_step(app, "stage", wish(app), log)
+        monkeypatch.setenv(UNIT, app.layout.unit)
+        world.on_sleep = lambda: fcntl.flock(other, fcntl.LOCK_UN)
+        assert engine.run_step(app, "stage", wish(app), log)["ok"] is True
+        world.on_sleep, began = None, world.clock
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(AnchorageError, match="Another step works on shop"):
+            engine.run_step(app, "stage", wish(app), log)
+        assert world.clock - began == pytest.approx(engine.LAST_WORDS, abs=1)
 
 
 def test_the_lock_names_its_owner_and_dies_with_it(shop):
