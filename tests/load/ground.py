@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The host under load: a VPS of the lab with the outside world beside it, and the playbooks that are run on it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+import typing
+
+from ..lab import options
+from ..lab.lab import Lab
+from ..lab.world import NAME as WORLD
+from .client import Site
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PLAYBOOK = f"{sysconfig.get_path('scripts')}/ansible-playbook"
+
+#: What differs on a host of the lab from one of the internet's.
+LAB_SETTINGS = {
+    "base_extra_ca_certificates": [{"name": "load-acme-root", "pem": "{{ lab_acme_root_pem }}"}, {"name": "load-acme", "pem": "{{ lab_acme_ca_pem }}"}],
+    "base_swap_mb": 0,
+    "certbot_server": "{{ lab_acme_directory }}",
+    "certbot_ca_file": "/etc/ssl/certs/ca-certificates.crt",
+    "nodejs_source": "distribution",
+    "nodejs_version": "20",
+    "nodejs_npm_version": "10.9.4",
+    "nodejs_extra_ca_file": "/etc/ssl/certs/ca-certificates.crt",
+    "release_extra_ca_file": "/etc/ssl/certs/ca-certificates.crt",
+}
+
+
+class Ended(typing.NamedTuple):
+    """How a run of a playbook ended."""
+
+    rc: int
+    seconds: float
+    output: str
+
+    @property
+    def steps(self) -> dict[str, float]:
+        """Seconds of each step, as the engine says them."""
+        return {step: float(seconds) for step, seconds in re.findall(r"\b(stage|migrate|activate|rollback) done in ([0-9.]+) s", self.output)}
+
+
+class Ground:
+    """One host with one app.
+
+    :arg lab: name of the lab, and of its host.
+    :arg app: name of the app; its domain is below localhost.
+    """
+
+    def __init__(self, lab: str, app: str) -> None:
+        self.lab = Lab(lab)
+        self.app = app
+        self.domain = f"{app}.localhost"
+        self.work = ROOT / ".cache" / "load" / lab
+        self.inventory = self.work / "contract.yml"
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def container(self) -> str:
+        """Name of the host's container."""
+        return options.container(self.lab.name, self.lab.name)
+
+    def stand(self) -> bool:
+        """Bring the host up; one that stands is left as it is. Returns whether it has a release already."""
+        command = ["up", self.lab.name, f"--host={self.lab.name}:trixie:app,database,cache,proxy", "--world", f"--dns=*={self.lab.name}"]
+        subprocess.run([sys.executable, "-m", "tests.lab", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        return bool(self.shell(f"test -e /var/lib/anchorage/{self.app}/journal.json && anchorage status {self.app} --json || true").strip())
+
+    @property
+    def host(self) -> dict[str, typing.Any]:
+        """What the lab says of the host."""
+        return typing.cast("dict[str, typing.Any]", next(host for host in self.lab.hosts() if host["name"] == self.lab.name))
+
+    def site(self) -> Site:
+        """Where visitors go."""
+        return Site(int(self.host["ports"]["443"]), self.domain, (self.lab.directory / "acme-root.pem").read_text())
+
+    def shell(self, script: str, *, given: str | None = None) -> str:
+        """Run a shell script as root on the host, past SSH, and return what it printed."""
+        argv = ["docker", "exec", "-i", self.container, "sh", "-c", script]
+        done = subprocess.run(argv, input=given or "", capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            raise SystemExit(f"load: '{script[:80]}' ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+        return done.stdout
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Ask the app's database as its superuser."""
+        lines = self.shell(f"cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 {self.app}", given=query).splitlines()
+        return [line.split("|") for line in lines]
+
+    def live(self) -> str:
+        """The release that the host says is live."""
+        return typing.cast(str, json.loads(self.shell(f"anchorage status {self.app} --json"))[0]["live"])
+
+    def busy(self) -> tuple[float, float]:
+        """Return the seconds that this machine's cores worked, and had, since its start."""
+        ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK"), sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+    def want(self, app: dict[str, typing.Any]) -> None:
+        """Write the contract."""
+        self.inventory.write_text(json.dumps({"all": {"vars": {**LAB_SETTINGS, "apps": {self.app: {"domain": self.domain, **app}}}}}, indent=1))
+
+    def play(self, playbook: str, *arguments: str) -> Ended:
+        """Run a playbook as a user does, over SSH; the log keeps what it said."""
+        argv = [PLAYBOOK, "-i", str(self.lab.directory / "hosts.yml"), "-i", str(self.inventory), f"playbooks/{playbook}.yml", *arguments]
+        settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        began = time.monotonic()
+        done = subprocess.run(argv, cwd=ROOT, env={**os.environ, **settings}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        ended = Ended(done.returncode, round(time.monotonic() - began, 1), done.stdout + done.stderr)
+        with (self.work / "playbooks.log").open("a") as log:
+            log.write(f"==== {playbook} {' '.join(arguments)}: {ended.rc}, {ended.seconds} s\n{ended.output}")
+        return ended
+
+    def offer(self, name: str, members: dict[str, bytes], base: bytes | None = None) -> dict[str, str]:
+        """Let the outside world offer an archive for download. Returns what the contract says of it as a source.
+
+        :arg members: files that it holds.
+        :arg base: a tar archive that it holds besides.
+        """
+        packed = io.BytesIO(base or b"")
+        with tarfile.open(fileobj=packed, mode="a" if base else "w") as bundle:
+            for path, data in members.items():
+                member = tarfile.TarInfo(path)
+                member.size, member.mode = len(data), 0o644
+                bundle.addfile(member, io.BytesIO(data))
+        data = packed.getvalue()
+        argv = ["docker", "exec", "-i", options.container(self.lab.name, WORLD), "sh", "-c", f"cat > /srv/archive/{name}"]
+        subprocess.run(argv, input=data, check=True)
+        return {"archive": f"http://{WORLD}/{name}", "sha256": hashlib.sha256(data).hexdigest()}
+
+    def built(self, output: str) -> bytes:
+        """Pack what the live release runs from, as a build server would hand it over: built, without dependencies and uploads."""
+        path = self.work / "built.tar"
+        if not path.exists():
+            place = f"/srv/{self.app}/releases/{self.live()}/app/"
+            argv = ["docker", "exec", self.container, "tar", "-C", place, "--exclude=./node_modules", f"--exclude=./{output}"]
+            path.write_bytes(subprocess.run([*argv, "-cf", "-", "."], capture_output=True, check=True).stdout)
+        return path.read_bytes()
+
+    def copy(self, source: pathlib.Path, name: str) -> pathlib.Path:
+        """Return a copy of a source to be changed."""
+        place = self.work / name
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(source, place, ignore=shutil.ignore_patterns("node_modules", ".medusa"))
+        return place
