@@ -49,7 +49,10 @@ faults: $(READY) ## the slow part of the fault tests, on hosts of its own (KEEP_
 crash-states: $(READY) ## every state that a power cut in a whole deploy can leave on the disk; writes tests/results/crash-states.json
 	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/unit/plugins/module_utils/test_crash_states.py -ra
 
-bench: $(READY) ## measure provision and site against a shell script and a ping
+load: $(READY) ## releases and rollbacks of the real shop and of a plain app under load, resumable (LOAD="shop --minutes 8")
+	@$(VENV)/bin/python -m tests.load $(LOAD)
+
+bench: $(READY) ## measure provision, site and deploy against a shell script, a ping and an rsync
 	@$(VENV)/bin/python -m tests.bench
 
 format: $(READY) ## put the Python files into their one form
@@ -86,4 +89,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states load bench format docs pins clean lab-clean .venv

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure provision.yml and site.yml against what any tool needs for the same: `make bench`.
+"""Measure provision.yml, site.yml and deploy.yml against what any tool needs for the same: `make bench`.
 
 All runs of one call alternate on one machine, so that a ratio compares neighbours. Nothing here fails because of time: what noise cannot
 touch (remote executions, apt transactions) is a gate elsewhere, in the tests.
@@ -14,8 +14,24 @@ import os
 import sys
 import time
 
+from . import releases
 from .host import HERE, ROOT, Bench, write
-from .report import FRESH_PROVISION, FRESH_SCRIPT, NAMES, PING, PROVISION, SITE, Measurement, lines, ratios
+from .report import (
+    DEPLOY,
+    EMPTY,
+    FLOOR,
+    FRESH_PROVISION,
+    FRESH_SCRIPT,
+    NAMES,
+    PING,
+    PROVISION,
+    SITE,
+    UNCHANGED_DEPLOY,
+    Measurement,
+    differences,
+    lines,
+    ratios,
+)
 
 OUTPUT = ROOT / "tests" / "output"
 
@@ -57,12 +73,34 @@ def measure_unchanged(bench: Bench, measured: dict[str, Measurement], rounds: in
     """Alternate a ping and the unchanged playbooks on the host that stands."""
     say("deploying the stub, then unchanged runs")
     bench.play(ROOT / "site.yml")
-    playbooks = {PING: HERE / "ping.yml", PROVISION: ROOT / "playbooks" / "provision.yml", SITE: ROOT / "site.yml"}
+    playbooks = {
+        EMPTY: HERE / "empty.yml",
+        PING: HERE / "ping.yml",
+        PROVISION: ROOT / "playbooks" / "provision.yml",
+        UNCHANGED_DEPLOY: ROOT / "playbooks" / "deploy.yml",
+        SITE: ROOT / "site.yml",
+    }
     for _round in range(rounds):
         for name, playbook in playbooks.items():
             ended = bench.play(playbook)
             measured[name].seconds.append(ended.seconds)
             measured[name].executions, measured[name].changed = ended.executions, ended.changed
+
+
+def measure_releases(bench: Bench, measured: dict[str, Measurement], rounds: int) -> None:
+    """Alternate a new release by hand and by deploy.yml, of an app that needs no build; each time only its code has changed."""
+    say("new releases of code alone")
+    phases = []
+    with releases.Source(bench) as source:
+        source.deploy()
+        for _round in range(rounds):
+            source.change()
+            measured[FLOOR].seconds.append(source.by_hand())
+            ended = source.deploy()
+            measured[DEPLOY].seconds.append(ended.seconds)
+            measured[DEPLOY].executions, measured[DEPLOY].changed = ended.executions, ended.changed
+            phases.append(releases.phases(ended.output))
+    measured[DEPLOY].phases = releases.median(phases)
 
 
 def main(arguments: list[str]) -> int:
@@ -81,6 +119,7 @@ def main(arguments: list[str]) -> int:
     try:
         difference = measure_fresh(bench, measured, make_script(bench), chosen.fresh_rounds)
         measure_unchanged(bench, measured, chosen.rounds)
+        measure_releases(bench, measured, chosen.rounds)
     finally:
         if not chosen.keep:
             bench.lab.down()
@@ -93,6 +132,7 @@ def main(arguments: list[str]) -> int:
             "cores": cores,
             "measured": {name: one.as_dict() for name, one in measured.items()},
             "ratios": ratios(measured),
+            "differences": differences(measured),
             "still_to_change_after_script": difference,
         },
     )

@@ -31,6 +31,7 @@ class Ended(typing.NamedTuple):
     seconds: float
     executions: int
     changed: int
+    output: str = ""
 
 
 class Bench:
@@ -90,7 +91,7 @@ class Bench:
         if done.returncode:
             raise SystemExit(f"bench: {playbook.name} ended with {done.returncode}: {done.stdout[-3000:]}{done.stderr[-1000:]}")
         changed = sum(map(int, re.findall(r"\bchanged=(\d+)", done.stdout.rpartition("PLAY RECAP")[2])))
-        return Ended(round(seconds, 2), executions, changed)
+        return Ended(round(seconds, 2), executions, changed, done.stdout)
 
     def mark(self) -> None:
         """From now on changed files are the roles'."""

@@ -17,11 +17,22 @@ class Target(typing.NamedTuple):
     most: float
 
 
+class Allowance(typing.NamedTuple):
+    """Seconds that one measurement may take more than another."""
+
+    over: str
+    under: str
+    most: float
+
+
 #: What is measured, in the order in which it is printed.
 FRESH_SCRIPT, FRESH_PROVISION = "fresh host: shell script", "fresh host: provision.yml"
-PING, PROVISION, SITE = "unchanged: one ping", "unchanged: provision.yml", "unchanged: site.yml"
-NAMES = (FRESH_SCRIPT, FRESH_PROVISION, PING, PROVISION, SITE)
-TARGETS = (Target(FRESH_PROVISION, FRESH_SCRIPT, 1.4), Target(PROVISION, PING, 6), Target(SITE, PING, 12))
+EMPTY, PING, PROVISION, SITE = "unchanged: empty playbook", "unchanged: one ping", "unchanged: provision.yml", "unchanged: site.yml"
+UNCHANGED_DEPLOY = "unchanged: deploy.yml"
+FLOOR, DEPLOY = "new release: rsync and one ssh", "new release: deploy.yml"
+NAMES = (FRESH_SCRIPT, FRESH_PROVISION, EMPTY, PING, PROVISION, UNCHANGED_DEPLOY, SITE, FLOOR, DEPLOY)
+TARGETS = (Target(FRESH_PROVISION, FRESH_SCRIPT, 1.4), Target(PROVISION, PING, 6), Target(SITE, PING, 12), Target(DEPLOY, FLOOR, 4))
+ALLOWANCES = (Allowance(UNCHANGED_DEPLOY, EMPTY, 3.0),)
 
 
 @dataclasses.dataclass
@@ -32,6 +43,7 @@ class Measurement:
     executions: int | None = None
     transactions: int | None = None
     changed: int | None = None
+    phases: dict[str, float] | None = None
 
     def as_dict(self) -> dict:
         """Return the figures, and the least time, which is the one that others disturbed least."""
@@ -49,6 +61,16 @@ def ratios(measured: dict[str, Measurement]) -> list[dict]:
     return found
 
 
+def differences(measured: dict[str, Measurement]) -> list[dict]:
+    """Compare the differences of least times with what is allowed."""
+    found = []
+    for over, under, most in ALLOWANCES:
+        if measured[over].seconds and measured[under].seconds:
+            seconds = round(min(measured[over].seconds) - min(measured[under].seconds), 2)
+            found.append({"over": over, "under": under, "seconds": seconds, "allowed": most, "reached": seconds <= most})
+    return found
+
+
 def lines(measured: dict[str, Measurement], *, load: float, cores: int, difference: int | None) -> list[str]:
     """Return what is printed."""
     width = max(map(len, NAMES))
@@ -62,6 +84,12 @@ def lines(measured: dict[str, Measurement], *, load: float, cores: int, differen
     for entry in ratios(measured):
         verdict = "reached" if entry["reached"] else "missed"
         told.append(f"{entry['over']} / {entry['under'].rpartition(': ')[2]}: {entry['ratio']:.2f} (target {entry['target']:g}, {verdict})")
+    for entry in differences(measured):
+        verdict = "reached" if entry["reached"] else "missed"
+        told.append(f"{entry['over']} - {entry['under'].rpartition(': ')[2]}: {entry['seconds']:.2f} s (at most {entry['allowed']:g} s, {verdict})")
+    phases = measured[DEPLOY].phases
+    if phases:
+        told.append("Seconds of the steps of a new release, median: " + ", ".join(f"{name} {seconds:g}" for name, seconds in phases.items()))
     if difference is not None:
         told.append(f"After the script, provision.yml would still change {difference} tasks.")
     if load > cores:

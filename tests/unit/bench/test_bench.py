@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.anchorage.vps.tests.bench import report, script
+from ansible_collections.anchorage.vps.tests.bench import releases, report, script
 
 FRESH = script.Seen(
     packages=("bash", "systemd"),
@@ -76,11 +76,15 @@ def measured():
     found[report.PING].seconds = [1.0, 0.5]
     found[report.PROVISION].seconds = [3.5, 3.25]
     found[report.SITE].seconds = [6.0, 7.0]
+    found[report.FLOOR].seconds = [0.5, 0.75]
+    found[report.DEPLOY].seconds = [9.0, 3.0]
+    found[report.EMPTY].seconds = [0.5, 0.75]
+    found[report.UNCHANGED_DEPLOY].seconds = [4.25, 4.0]
     return found
 
 
 def test_ratios_are_of_the_least_times(measured):
-    assert [(entry["ratio"], entry["reached"]) for entry in report.ratios(measured)] == [(1.3, True), (6.5, False), (12.0, True)]
+    assert [(entry["ratio"], entry["reached"]) for entry in report.ratios(measured)] == [(1.3, True), (6.5, False), (12.0, True), (6.0, False)]
 
 
 def test_a_busy_machine_is_named(measured):
@@ -90,4 +94,31 @@ def test_a_busy_machine_is_named(measured):
 
 def test_what_was_not_measured_has_no_ratio(measured):
     measured[report.SITE].seconds = []
-    assert [entry["over"] for entry in report.ratios(measured)] == [report.FRESH_PROVISION, report.PROVISION]
+    assert [entry["over"] for entry in report.ratios(measured)] == [report.FRESH_PROVISION, report.PROVISION, report.DEPLOY]
+
+
+def test_differences_are_of_the_least_times(measured):
+    (entry,) = report.differences(measured)
+    assert (entry["seconds"], entry["reached"]) == (3.5, False)
+    measured[report.UNCHANGED_DEPLOY].seconds.append(3.5)
+    assert report.differences(measured)[0]["reached"]
+    assert "unchanged: deploy.yml - empty playbook: 3.00 s (at most 3 s, reached)" in report.lines(measured, load=1.0, cores=2, difference=None)
+
+
+OUTPUT = """
+  "alpha: fetch path 12"
+  bench: dependencies 0a1b2c3d4e5f are here already (0.1 s)
+  bench: stage done in 1.25 s
+  bench: activate done in 7.5 s
+"""
+
+
+def test_steps_are_told_by_their_medians():
+    seen = [releases.phases(OUTPUT), releases.phases(OUTPUT.replace("1.25", "2.25")), releases.phases(OUTPUT.replace("1.25", "9"))]
+    assert seen[0] == {"dependencies": 0.1, "stage": 1.25, "activate": 7.5}
+    assert releases.median(seen) == {"dependencies": 0.1, "stage": 2.25, "activate": 7.5}
+
+
+def test_a_code_only_release_that_installs_dependencies_is_no_measurement():
+    with pytest.raises(SystemExit, match="installed dependencies"):
+        releases.phases(OUTPUT.replace("are here already (0.1 s)", ""))
