@@ -32,8 +32,13 @@ def say(words: str) -> None:
 
 
 def commit() -> str:
-    """Name what is measured."""
-    return subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    """Name what is measured; results that were written before do not make it another thing."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests/results")
+    return git("rev-parse", "--short=12", "HEAD") + ("-changed" if changed else "")
 
 
 def release(subject: Subject, what: str, number: int) -> Ended:

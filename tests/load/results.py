@@ -12,7 +12,7 @@ import typing as t
 
 #: What is to be done under load: three releases that the host builds, the others prebuilt, and a way back after every fourth.
 BUILT, PREBUILT, ROLLBACK = "release built on the host", "release from a prebuilt archive", "rollback"
-RELEASES, BUILT_NUMBERS, ROLLBACK_AFTER = 20, (1, 8, 15), (4, 8, 12, 16, 20)
+RELEASES, BUILT_NUMBERS, ROLLBACK_AFTER = 20, (3, 11, 19), (4, 8, 12, 16, 20)
 
 #: What the test asks for.
 LEAST_REQUESTS = 100_000
