@@ -101,7 +101,8 @@ def run(name: str, *, minutes: float | None, fresh: bool) -> int:
     end = None if minutes is None else time.monotonic() + minutes * 60
     if not subject.ground.stand():
         say("no release yet: the first one, which nobody visits")
-        subject.ground.want(subject.built(0))
+        if not subject.ground.inventory.exists():
+            subject.ground.want(subject.built(0))
         first = subject.ground.play("site")
         if first.rc:
             raise SystemExit(f"load: site.yml ended with {first.rc}:\n{first.output[-4000:]}")

@@ -78,7 +78,8 @@ class Ground:
         """Bring the host up; one that stands is left as it is. Returns whether it has a release already."""
         command = ["up", self.lab.name, f"--host={self.lab.name}:trixie:app,database,cache,proxy", "--world", f"--dns=*={self.lab.name}"]
         subprocess.run([sys.executable, "-m", "tests.lab", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
-        return bool(self.shell(f"test -e /var/lib/anchorage/{self.app}/journal.json && anchorage status {self.app} --json || true").strip())
+        told = self.shell(f"test -e /var/lib/anchorage/{self.app}/journal.json && anchorage status {self.app} --json || true").strip()
+        return bool(told) and json.loads(told)[0]["live"] is not None
 
     @property
     def host(self) -> dict[str, typing.Any]:
