@@ -15,7 +15,6 @@ import tarfile
 import typing as t
 
 from .errors import AnchorageError
-from .world import fsync_directory
 
 if t.TYPE_CHECKING:
     from .app import App
@@ -268,25 +267,3 @@ def tolerant(write: t.Callable[[str], None]) -> t.Callable[[str], None]:
             write(text)
 
     return tell
-
-
-def receive(app: App, incoming: str, source_id: str) -> None:
-    """Put a source that was sent to this host in its place, whole or not at all."""
-    target = app.layout.source(source_id)
-    part = f"{target}.part"
-    with explained(app, app.layout.home):
-        os.makedirs(app.layout.incoming, exist_ok=True)
-        size = os.stat(incoming).st_size
-        require(app.layout.incoming, SPARE.plus(Amount(size, 1)), f"The source of {app.name}")
-        try:
-            with open(incoming, "rb") as reader, open(part, "wb") as writer:
-                os.fchmod(writer.fileno(), 0o600)
-                shutil.copyfileobj(reader, writer, 1 << 20)
-                writer.flush()
-                os.fsync(writer.fileno())
-            os.replace(part, target)
-            fsync_directory(app.layout.incoming)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part)
-    os.unlink(incoming)

@@ -128,7 +128,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, rollback, room
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, rollback
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS

@@ -38,7 +38,6 @@ DIRECTORIES = (
     "state/slots/shop",
     "pm2/shop",
     "etc",
-    "sent",
 )
 
 
@@ -316,13 +315,21 @@ class Host(Pm2Host):
             plan = self.ask("plan", documents=[json.dumps(given)], sources={"shop": checksum})["apps"]["shop"]
             if step not in plan["steps"]:
                 continue
-            params = {}
             if step == "stage" and plan["source_needed"]:
-                params["incoming"] = f"{self.root}/sent/source.tar"
-                with open(params["incoming"], "wb") as stream:
-                    stream.write(archive)
-            self._step(step, plan, documents=[json.dumps(given)], **params)
+                self._receive(plan["incoming"], archive)
+            self._step(step, plan, documents=[json.dumps(given)])
         self.ask("prune")
+
+    @staticmethod
+    def _receive(path: str, archive: bytes) -> None:
+        """Take a source as the shell command of the action plugin does."""
+        directory, name = os.path.split(path)
+        os.makedirs(directory, exist_ok=True)
+        with open(f"{directory}/.incoming.{name[:8]}", "wb") as stream:
+            stream.write(archive)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(f"{directory}/.incoming.{name[:8]}", path)
 
     def roll_back(self, release: str) -> None:
         """Do what rollback.yml does."""
@@ -347,7 +354,7 @@ class Module:
     check_mode = False
 
     def __init__(self, operation: str, params: dict[str, t.Any]) -> None:
-        given = {"apps": ["shop"], "documents": [], "sources": {}, "wish": {}, "release": None, "code_only": False, "wait_seconds": 10, "incoming": None}
+        given = {"apps": ["shop"], "documents": [], "sources": {}, "wish": {}, "release": None, "code_only": False, "wait_seconds": 10}
         self.params = {**given, **params}
 
     def atomic_move(self, source: str, target: str) -> None:

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import shutil
 import time
-import types
 
 import pytest
 
@@ -18,7 +16,6 @@ from ansible_collections.anchorage.vps.plugins.module_utils import engine, pruni
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import migrate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
-from ansible_collections.anchorage.vps.plugins.modules import release_step
 
 from .engine_fakes import document, make, place
 
@@ -109,25 +106,6 @@ def test_a_migration_that_is_known_already_settles_nothing_of_another(tmp_path, 
     world.files[app.layout.catalog] = "{}"
     migrate(app, Log(lambda line: None), release="r1")
     assert app.layout.catalog in world.files, "a failed attempt of a later release left it, and its tables with it"
-
-
-def test_a_sent_archive_is_on_the_disk_before_it_gets_its_name(shop, tmp_path, monkeypatch):
-    """A power cut would otherwise leave an empty one, which every later run believes to be there."""
-    sent, target, synced = tmp_path / "source.tar", shop.layout.source("s9"), []
-    sent.write_bytes(b"tar")
-    fsync = os.fsync
-
-    def watched(handle):
-        synced.append((os.fstat(handle).st_ino, os.path.exists(target)))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", watched)
-    monkeypatch.setattr(release_step.engine, "start", lambda app, step, wish: {"log": "x"})
-    monkeypatch.setattr(release_step.engine, "follow", lambda app, **options: {})
-    params = {"apps": ["shop"], "documents": [json.dumps(shop.document)], "wish": {"source": "s9"}, "incoming": str(sent), "step": "stage", "wait_seconds": 1}
-    release_step.OPERATIONS["start"](types.SimpleNamespace(params=params, atomic_move=os.rename))
-    assert synced == [(os.stat(target).st_ino, False), (os.stat(shop.layout.incoming).st_ino, True)]
-    assert os.listdir(shop.layout.incoming) == ["s9.tar"]
 
 
 def test_a_new_directory_is_on_the_disk_before_anything_in_it_is_believed(tmp_path, monkeypatch):

@@ -157,19 +157,6 @@ def test_a_reserve_is_kept_once_and_given_up(home, monkeypatch):
     assert os.listdir(home.layout.state) == [], "half a reserve is none"
 
 
-def test_a_source_that_was_sent_comes_to_its_place_whole_or_not_at_all(home, tmp_path, monkeypatch):
-    sent = tmp_path / "sent.tar"
-    sent.write_text("tar")
-    monkeypatch.setattr(room.shutil, "copyfileobj", lambda *arguments: fill())
-    with pytest.raises(Full) as error:
-        room.receive(home, str(sent), "s1")
-    assert os.listdir(home.layout.incoming) == [] and error.value.live == "shop has no live release on this host"
-    monkeypatch.undo()
-    place_again = pathlib.Path(home.layout.source("s1"))
-    room.receive(home, str(sent), "s1")
-    assert place_again.read_text() == "tar" and not sent.exists()
-
-
 # -- a step
 
 
