@@ -40,7 +40,7 @@ ALL = bool(os.environ.get("ANCHORAGE_FAULTS"))
 SEED = int(os.environ.get("ANCHORAGE_SEED") or random.SystemRandom().randrange(1 << 32))
 
 #: How many states are recovered where not all of them are, and how many there must be at least in all.
-SAMPLE = 300
+SAMPLE = 120
 LEAST = 2000
 
 JOURNAL = "/state/shop/journal.json"
