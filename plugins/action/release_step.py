@@ -157,7 +157,7 @@ class ActionModule(ActionBase):
         if document is not None:
             args["documents"] = [document]
         if step == "stage" and plan.get("source_needed") and source is not None:
-            self._send(name, source[1], plan["incoming"])
+            self._send(name, source[1], plan)
         answer = self._ask(args)
         log = answer["log"]
         self._print(name, answer["lines"])
@@ -183,7 +183,7 @@ class ActionModule(ActionBase):
             raise StepFailed({"msg": outcome["text"], "error": error, "log": log})
         return outcome
 
-    def _send(self, name: str, source: str, path: str) -> None:
+    def _send(self, name: str, source: str, plan: dict[str, t.Any]) -> None:
         """Put a source where the host looks for it, in one execution that leaves nothing behind when it is cut off."""
         if os.path.isfile(source):
             with open(source, "rb") as stream:
@@ -192,11 +192,14 @@ class ActionModule(ActionBase):
             packed = io.BytesIO()
             source_tree.pack(source, packed)
             data = packed.getvalue()
-        done = self._low_level_execute_command(receive(path, data), in_data=data)
+        done = self._low_level_execute_command(receive(plan["incoming"], data), in_data=data)
         if done["rc"] != 0:
+            place, said = posixpath.dirname(plan["incoming"]), done["stderr"].strip()[-300:] or "the connection broke"
             raise AnchorageError(
-                f"The source of {name} did not reach this host whole: {done['stderr'].strip()[-300:] or 'the connection broke'}.",
-                next_step="Look at the room on its disk, then run deploy.yml again.",
+                f"The source of {name} did not reach this host whole ({len(data)} bytes for {place}): {said}.",
+                what="the way of the source to the host",
+                live=f"{name} release {plan['live']} in slot {plan['slot']}" if plan.get("live") else f"{name} has no live release on this host",
+                next_step=f"Make room there if it is full (df -h {place}; df -i {place}), then run deploy.yml again.",
             )
 
     def _print(self, name: str, lines: list[str]) -> None:

@@ -258,19 +258,13 @@ def unit_active(app: App) -> bool:
 
 
 def start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Start a step, or attach to the one that runs already; see _start()."""
-    with room.explained(app, app.layout.state):
-        return _start(app, step, wish)
-
-
-def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
     """Start a step as a transient unit, or attach to the one that runs already.
 
     The step outlives the connection and the controller, and works with this very document, whatever others bring meanwhile.
 
     :returns: what follow() wants to know.
     """
-    with starting(app):
+    with room.explained(app, app.layout.state), starting(app):
         return _start(app, step, wish)
 
 
@@ -352,9 +346,13 @@ def recover(app: App, log: Log, *, boot: bool = False, overdue: bool = False) ->
     if not boot and not app.journal.unsettled:
         DeadMan(app).disarm()
         return False
-    room.Reserve(app).give_up()
+    reserve = room.Reserve(app)
+    reserve.give_up()
     with lock(app):
-        return recovery.at_boot(app, log) if boot else recovery.recover(app, log)
+        done = recovery.at_boot(app, log) if boot else recovery.recover(app, log)
+        with contextlib.suppress(AnchorageError):
+            reserve.keep()
+    return done
 
 
 def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str, t.Any]:

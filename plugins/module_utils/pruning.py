@@ -74,7 +74,7 @@ def _places(app: App, names: set[str], trees: set[str]) -> set[str]:
 
 def _dependencies(app: App, trees: t.Iterable[str]) -> set[str]:
     manifests = [app.world.read(f"{app.layout.build(tree)}/{room.MANIFEST}") for tree in trees]
-    return {key for key in (json.loads(raw)["dependencies"] for raw in manifests if raw) if key}
+    return {key for key in (json.loads(raw).get("dependencies") for raw in manifests if raw) if key}
 
 
 def stale(app: App, gone: t.Collection[str], wanted: Wanted | None = None) -> list[str]:

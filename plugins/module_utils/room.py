@@ -238,12 +238,14 @@ class Reserve:
 
         :raises Full: when there is too little room to begin anything.
         """
-        if os.path.isdir(self.directory):
+        number, size = RESERVE
+        # A power cut may have left fewer.
+        if os.path.isdir(self.directory) and len(os.listdir(self.directory)) >= number:
             return
+        self.give_up()
         require(self.state, STATE, "A step")
         staging = f"{self.directory}.new"
         shutil.rmtree(staging, ignore_errors=True)
-        number, size = RESERVE
         try:
             with guarded(self.state):
                 os.makedirs(staging, mode=0o700)

@@ -74,8 +74,21 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(shop, disks, 
     shop.apps.app("alpha")
     disk.fill(what, leave={"bytes": 8 << 20, "inodes": 300}[what])
     builds = shop.host.shell(f"ls {HOME}/builds")
-    told = full(shop, disk, "of alpha needs", f" in {HOME}/incoming, and ", f" are free on {HOME}", broke="room on the disk")
+    told = full(shop, disk, "Staging release", "of alpha needs", f" in {HOME}, and ", f" are free on {HOME}", broke="room on the disk")
     assert "fetch path" not in told.message and shop.host.shell(f"ls {HOME}/builds") != builds
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
+def test_a_disk_without_room_for_the_source(shop, disks, what):
+    disk = disks["home"]
+    shop.apps.app("alpha")
+    disk.fill(what)
+    words = ("did not reach this host whole", f" bytes for {HOME}/incoming", "No space left on device")
+    refused(shop, *words, broke="the way of the source to the host", next_step="Make room there if it is full")
+    assert not [name for name in shop.host.shell(f"ls -A {HOME}/incoming").split() if not name.endswith(".tar")]
+    disk.free()
+    made_good(shop)
 
 
 @pytest.mark.fault

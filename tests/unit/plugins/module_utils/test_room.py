@@ -151,6 +151,11 @@ def test_a_reserve_is_kept_once_and_given_up(home, monkeypatch):
     reserve.keep()
     reserve.give_up()
     assert not os.path.exists(reserve.directory)
+    reserve.keep()
+    os.unlink(f"{reserve.directory}/0")
+    reserve.keep()
+    assert len(os.listdir(reserve.directory)) == number, "a power cut may have left fewer"
+    reserve.give_up()
     monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: fill())
     with pytest.raises(Full):
         reserve.keep()
