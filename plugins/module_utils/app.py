@@ -146,7 +146,7 @@ class App:
             f"--property=User={self.user}",
             f"--property=WorkingDirectory={directory}",
             f"--property=RuntimeMaxSec={timeout_seconds}",
-            "--property=TimeoutStopSec=10",
+            "--property=TimeoutStopSec=45",
             "--property=UMask=0027",
             "--property=NoNewPrivileges=yes",
             "--property=PrivateTmp=yes",

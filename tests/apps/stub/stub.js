@@ -41,12 +41,45 @@ function sql(text, database) {
   return done.stdout.trim();
 }
 
-// Asks PostgreSQL through psql while other requests are answered.
+const POOL = 3;
+const pool = [];
+const waiting = [];
+const END = '--end--';
+
+function join() {
+  const child = spawn('psql', ['-XAtq'], { env: login() });
+  const member = { child, said: '', told: null };
+  child.stdout.on('data', (data) => {
+    member.said += data;
+    if (member.said.includes(END)) answer(member, null);
+  });
+  child.stderr.on('data', (data) => { member.error = `${member.error || ''}${data}`; });
+  child.stdin.on('error', () => {});
+  child.on('close', () => {
+    pool.splice(pool.indexOf(member), 1);
+    if (member.told) answer(member, new Error(member.error || 'psql ended'));
+  });
+  pool.push(member);
+  return member;
+}
+
+function give(member, [text, told]) {
+  Object.assign(member, { said: '', error: null, told });
+  member.child.stdin.write(`${text};\n\\echo ${END}\n`);
+}
+
+function answer(member, error) {
+  const { told } = member;
+  member.told = null;
+  told(error || (member.error ? new Error(member.error) : null), member.said.replace(END, '').trim());
+  if (!error && waiting.length) give(member, waiting.shift());
+}
+
+// Asks PostgreSQL through one of a few sessions that stay, as a pool does, while other requests are answered.
 function ask(text, told) {
-  const child = spawn('psql', [...PSQL, '-c', text], { env: login() });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => { said += data; });
-  child.on('close', (code) => told(code ? new Error(said.trim()) : null, said.trim()));
+  const member = pool.find((other) => !other.told) || (pool.length < POOL ? join() : null);
+  if (member) give(member, [text, told]);
+  else waiting.push([text, told]);
 }
 
 // Takes memory until somebody ends it.

@@ -91,9 +91,9 @@ def test_a_set_of_migrations_whose_second_one_fails_in_its_second_statement(shop
 class Customers:
     """Ask a page at fixed times, whether the last answer came or not, and measure each from the time it was due."""
 
-    def __init__(self, shop, path, rate=10):
+    def __init__(self, shop, path, rate=8):
         self.url, self.rate, self.taken, self.failures = f"http://127.0.0.1:{shop.host.facts['lab_ports']['80']}{path}", rate, [], []
-        self.pool, self.open = concurrent.futures.ThreadPoolExecutor(120), True
+        self.pool, self.open = concurrent.futures.ThreadPoolExecutor(60), True
 
     def _ask(self, due):
         try:
