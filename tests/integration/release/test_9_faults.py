@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import math
 import shlex
+import threading
 import time
 import urllib.request
 
@@ -93,7 +93,7 @@ class Customers:
 
     def __init__(self, shop, path, rate=8):
         self.url, self.rate, self.taken, self.failures = f"http://127.0.0.1:{shop.host.facts['lab_ports']['80']}{path}", rate, [], []
-        self.pool, self.open = concurrent.futures.ThreadPoolExecutor(60), True
+        self.enough, self.asked = threading.Event(), []
 
     def _ask(self, due):
         try:
@@ -105,20 +105,20 @@ class Customers:
 
     def _come(self):
         due = time.monotonic()
-        while self.open:
-            self.pool.submit(self._ask, due)
+        while not self.enough.wait(max(0, due - time.monotonic())):
+            self.asked.append(threading.Thread(target=self._ask, args=(due,), daemon=True))
+            self.asked[-1].start()
             due += 1 / self.rate
-            time.sleep(max(0, due - time.monotonic()))
 
     def __enter__(self):
-        self.door = concurrent.futures.ThreadPoolExecutor(1)
-        self.door.submit(self._come)
+        self.door = threading.Thread(target=self._come, daemon=True)
+        self.door.start()
         return self
 
     def __exit__(self, *_error):
-        self.open = False
-        self.door.shutdown()
-        self.pool.shutdown()
+        self.enough.set()
+        for thread in (self.door, *self.asked):
+            thread.join(30)
 
     @property
     def p99(self):
