@@ -104,7 +104,7 @@ class Disk:
             return
         asked = ["docker", "inspect", "--format={{.State.Pid}}", self.host.facts["lab_container"]]
         pid = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        done = subprocess.run(["nsenter", f"--target={pid}", "--mount", "--", "sh", "-c", script], capture_output=True, text=True, check=False)
+        done = subprocess.run(["nsenter", f"--target={pid}", "--mount", "--pid", "--", "sh", "-c", script], capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
 
     def fill(self, what: str = "bytes", leave: int = 0) -> None:
