@@ -69,9 +69,11 @@ class Full(AnchorageError):
 
 def is_full(error: BaseException | None) -> bool:
     """Tell whether an error of the system, or the one it was made from, says that a disk is full."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
         if isinstance(error, OSError) and error.errno in CODES:
             return True
+        seen.append(error)
         error = error.__cause__ or error.__context__
     return False
 

@@ -93,7 +93,7 @@ class Switch:
             error.live = self.app.living() + (f", but {' and '.join(lost)} did not come back" if lost else "")
             error.what = error.what or "activate"
             error.next_step = error.next_step or "Read the log above, mend the release and run deploy.yml again."
-            raise error from problem
+            raise error from (None if error is problem else problem)
         self.log.say(f"{self.app.name}: release {self.release} is live in slot {self.slot}")
         dead_man.disarm()
         with self.app.timed("retire"):

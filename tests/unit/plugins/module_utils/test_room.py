@@ -50,6 +50,12 @@ def test_bytes_and_inodes_are_both_asked_for(have, need, enough):
     assert have.holds(need) is enough
 
 
+def test_an_error_that_was_made_from_itself_is_looked_at_once():
+    error = AnchorageError("It failed.")
+    error.__cause__ = error
+    assert room.is_full(error) is False
+
+
 @pytest.mark.parametrize("have", [Amount(MIB, 10_000), Amount(1 << 40, 3)], ids=["bytes", "inodes"])
 def test_what_has_too_little_room_is_refused_with_path_need_and_supply(tmp_path, monkeypatch, have):
     monkeypatch.setattr(room, "supply", lambda path: have)
@@ -202,3 +208,17 @@ def test_a_step_does_not_begin_where_its_end_could_not_be_written_down(shop, mon
     monkeypatch.setattr(room, "supply", lambda path: Amount(MIB, 50))
     ended = engine.run_step(app, "stage", WISH, Log(lambda line: None))
     assert "A step needs 4.0 MiB and 100 inodes in" in ended["text"] and "1.0 MiB and 50 inodes are free" in ended["text"]
+
+
+def test_a_failed_activation_ends_and_says_so(shop, monkeypatch):
+    app, world, _log = shop
+    tree, release = app.wanted("s1")
+    app.journal.mark(release, "staged", tree=tree, source="s1")
+    world.marks.add(release)
+
+    def broken(*arguments, **options):
+        raise AnchorageError("It does not listen.", what="proof of shop-server-blue")
+
+    monkeypatch.setattr("ansible_collections.anchorage.vps.plugins.module_utils.slots.Slots.start", broken)
+    ended = engine.run_step(app, "activate", {**WISH, "release": release, "tree": tree}, Log(lambda line: None))
+    assert ended["ok"] is False and ended["text"].startswith("It does not listen. Broke: proof of shop-server-blue. Live now: shop has no live release")
