@@ -52,6 +52,10 @@ crash-states: $(READY) ## every state that a power cut in a whole deploy can lea
 load: $(READY) ## releases and rollbacks of the real shop and of a plain app under load, resumable (LOAD="shop --minutes 8")
 	@$(VENV)/bin/python -m tests.load $(LOAD)
 
+power-cuts: $(READY) ## cut the power of a QEMU guest in 30 deploys; goes on where it was (MINUTES=8 for a part); writes tests/results/power-cuts.json
+	@$(VENV)/bin/python -m tests.powercut prepare
+	@$(VENV)/bin/python -m tests.powercut cut $(if $(MINUTES),--minutes $(MINUTES))
+
 bench: $(READY) ## measure provision, site and deploy against a shell script, a ping and an rsync
 	@$(VENV)/bin/python -m tests.bench
 
@@ -89,4 +93,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states load bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states power-cuts load bench format docs pins clean lab-clean .venv
