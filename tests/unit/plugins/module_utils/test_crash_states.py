@@ -158,11 +158,16 @@ def whole(host: Host, stories: dict[str, Story]) -> str | None:
     return live
 
 
-def begin(host: Host, state: State) -> None:
-    """Let a host come back with what a power cut left."""
+def put(host: Host, state: State) -> None:
+    """Cut a host's power, and let there be what that left."""
     host.power_cut()
     state.write(host.root)
     host.restore_database(state.database)
+
+
+def begin(host: Host, state: State) -> None:
+    """Let a host come back with what a power cut left."""
+    put(host, state)
     host.boot()
 
 
@@ -209,20 +214,23 @@ def distinct(stories: dict[str, Story]) -> list[tuple[Story, Crash]]:
     return list(found.values())
 
 
-def report(name: str, counts: dict[str, int], failures: list[str]) -> None:
-    """Write down what was seen, and at which commit."""
+def report(section: str, states: dict[str, int], failures: list[str]) -> None:
+    """Write down what was seen, and at which commit, beside what the other tests of this file saw."""
+    if not ALL:
+        return
     commit = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    RESULTS.parent.mkdir(exist_ok=True)
-    facts = {
-        "what": name,
+    facts = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    facts["what"] = t.cast(str, __doc__).splitlines()[0]
+    facts[section] = {
         "commit": commit,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "seed": SEED,
-        "states": counts,
-        "recovered": sum(counts.values()) - len(failures),
+        "states": states,
+        "recovered": sum(states.values()) - len(failures),
         "failures": failures,
     }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
 def seen(host: Host, stories: dict[str, Story], cases: t.Iterable[tuple[Story, Crash]]) -> t.Iterator[str]:
@@ -241,9 +249,40 @@ def test_after_every_crash_one_release_is_live_and_the_next_run_ends_well(host, 
     with capsys.disabled():
         print(f" {len(chosen)} of {len(cases)} states, ANCHORAGE_SEED={SEED}", end="", flush=True)
     failures = list(seen(host, stories, chosen))
-    if ALL:
-        report(t.cast(str, __doc__).splitlines()[0], dict(collections.Counter(story.name for story, _crash in chosen)), failures)
+    report("cuts", dict(collections.Counter(story.name for story, _crash in chosen)), failures)
     assert not failures, f"{len(failures)} of {len(chosen)}:\n" + "\n".join(failures[:20])
+
+
+def test_a_boot_that_is_cut_short_is_made_good_by_the_next(host, stories):
+    """The power goes again while the host puts right what the first cut left."""
+    generator, failures, boots = random.Random(SEED), [], collections.Counter()
+    for name in ("deploy", "rollback"):
+        story = stories[name]
+        host.node = story.node
+        cuts = [done for done in range(len(story.operations)) if begun(story.states[done])]
+        for done in cuts if ALL else generator.sample(cuts, 8):
+            put(host, story.states[done])
+            recorder = host.recorder = Recorder(host.root, host.database)
+            with recorder.watching():
+                host.boot()
+            host.recorder = None
+            states = prefixes(recorder.base, recorder.operations)
+            seconds = list(crashes(recorder.operations, generator))
+            for second in seconds if ALL else generator.sample(seconds, min(4, len(seconds))):
+                boots[name] += 1
+                try:
+                    judge(host, stories, story, Crash(done), after(states, recorder.operations, second))
+                except Exception as error:
+                    failures.append(f"{name} {Crash(done).told(story.operations)}, then {second.told(recorder.operations)}: {str(error)[:300]}")
+    report("boots cut short", dict(boots), failures)
+    assert boots.total() >= 30 and not failures, f"{len(failures)} of {boots.total()}:\n" + "\n".join(failures[:20])
+
+
+def begun(state: State) -> bool:
+    """Whether a switch has begun and not ended."""
+    path = next((node for path, node in state.walk() if path == JOURNAL), None)
+    said = json.loads(state.data[path]) if path is not None else {}
+    return bool(said.get("switch") or said.get("unsettled"))
 
 
 def forget_the_sync(monkeypatch):
