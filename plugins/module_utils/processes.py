@@ -116,6 +116,12 @@ def owner(world: World, pid: int) -> int | None:
     return int(found.group(1)) if found else None
 
 
+def started(world: World, pid: int) -> int:
+    """Return when a process was started, in ticks since the boot; 0 where that cannot be read."""
+    fields = (_text(world, f"/proc/{pid}/stat") or "").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
 def parents(world: World) -> dict[int, int]:
     """Return the parent of every process."""
     table = {}

@@ -179,11 +179,9 @@ class Slots:
                 found.append(pid)
         return found
 
-    def mains(self, instance: Instance, release: str) -> set[int]:
-        """Return those of them that no other one of them started."""
-        owners = self.owners(instance, release)
-        table = processes.parents(self.app.world) if owners else {}
-        return {pid for pid in owners if table.get(pid) not in owners}
+    def main(self, instance: Instance, release: str) -> int | None:
+        """Return the oldest of them, which is the one that PM2 started; None where there is none."""
+        return min(self.owners(instance, release), key=lambda pid: (processes.started(self.app.world, pid), pid), default=None)
 
     def _identity(self, instance: Instance, release: str) -> health.Check:
         """The process on the port must be of this release: PM2 calls a process online that listens nowhere."""

@@ -64,10 +64,15 @@ class Figures:
         return sorted(self.seconds)[int(len(self.seconds) * 0.95)] if self.seconds else 0.0
 
 
-def count(lines: t.Iterable[str], ports: t.Collection[int], into: Figures) -> None:
-    """Add to figures what lines of the proxy's log say of the processes on some ports.
+def place(address: str, port: int) -> str:
+    """Return how the proxy's log calls a process of this host."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
-    A request that failed there counts as failed, even if another process answered it afterwards.
+
+def count(lines: t.Iterable[str], places: t.Collection[str], into: Figures) -> None:
+    """Add to figures what lines of the proxy's log say of the processes at some places.
+
+    A request that failed there counts as failed, even if another process answered it afterwards. Processes of other hosts have places of their own.
     """
     for line in lines:
         found = _JSON.search(line) or _PLAIN.search(line)
@@ -75,8 +80,7 @@ def count(lines: t.Iterable[str], ports: t.Collection[int], into: Figures) -> No
             continue
         addresses, statuses, seconds = (re.split(r", | : ", found[name]) for name in ("addresses", "statuses", "seconds"))
         for address, status, took in zip(addresses, statuses, seconds):
-            port = address.rpartition(":")[2]
-            if not port.isdigit() or int(port) not in ports:
+            if address not in places:
                 continue
             into.requests += 1
             into.failed += status.startswith("5")
@@ -101,49 +105,50 @@ def judge_latency(old: Figures, new: Figures, limits: t.Mapping[str, t.Any]) -> 
 class Soak:
     """The watch over one switch. Made before it, so that it knows how things were.
 
-    :arg old_ports: where the release before listens.
+    :arg old: where the release before listens, as place() says.
+    :arg new: where the new one does.
     """
 
-    def __init__(self, world: World, limits: t.Mapping[str, t.Any], old_ports: t.Collection[int]) -> None:
+    def __init__(self, world: World, limits: t.Mapping[str, t.Any], *, old: t.Collection[str], new: t.Collection[str]) -> None:
         self.world = world
         self.limits = limits
         self.old, self.new = Figures(), Figures()
-        self.known: dict[str, set[int]] = {}
+        self.places = new
+        self.known: dict[str, int | None] = {}
         self.offset = world.size(ACCESS_LOG)
         if self.offset:
             start = max(0, self.offset - LOOK_BACK)
-            count(self._read(start, self.offset - start), old_ports, self.old)
+            count(self._read(start, self.offset - start), old, self.old)
 
     def _read(self, start: int, limit: int) -> list[str]:
         return self.world.read_part(ACCESS_LOG, start, limit).decode("utf-8", "replace").splitlines()
 
-    def _follow(self, ports: t.Collection[int]) -> None:
+    def _follow(self) -> None:
         if self.world.size(ACCESS_LOG) < self.offset:
             self.offset = 0  # rotated
         data = self.world.read_part(ACCESS_LOG, self.offset, SLICE)
         whole = data[: data.rfind(b"\n") + 1]
         self.offset += len(whole)
-        count(whole.decode("utf-8", "replace").splitlines(), ports, self.new)
+        count(whole.decode("utf-8", "replace").splitlines(), self.places, self.new)
 
-    def know(self, wanted: t.Sequence[Instance], pids: t.Callable[[Instance], set[int]]) -> None:
-        """Remember of which processes some instances consist, right after they were proven."""
-        self.known.update({instance.name: pids(instance) for instance in wanted})
+    def know(self, wanted: t.Sequence[Instance], main: t.Callable[[Instance], int | None]) -> None:
+        """Remember which processes some instances are, right after they were proven."""
+        self.known.update({instance.name: main(instance) for instance in wanted})
 
-    def watch(self, wanted: t.Sequence[Instance], pids: t.Callable[[Instance], set[int]], ask: t.Callable[[Instance], str]) -> None:
+    def watch(self, wanted: t.Sequence[Instance], main: t.Callable[[Instance], int | None], ask: t.Callable[[Instance], str]) -> None:
         """Watch the new release for as long as the contract says.
 
         :arg wanted: its processes, each one known.
-        :arg pids: returns the main processes that an instance consists of.
+        :arg main: returns the process that an instance is, if it lives.
         :arg ask: asks an instance once and returns what is wrong, or nothing.
         :raises AnchorageError: as soon as it does not do as well as the release before.
         """
         begun = self.world.monotonic()
-        ports = {instance.port for instance in wanted if instance.port is not None}
         bad = dict.fromkeys(self.known, 0)
         while True:
             for instance in wanted:
-                now = pids(instance)
-                if not now:
+                now = main(instance)
+                if now is None:
                     self._fail(f"{instance.name} died", begun)
                 if now != self.known[instance.name]:
                     self._fail(f"{instance.name} was restarted", begun)
@@ -151,7 +156,7 @@ class Soak:
                 bad[instance.name] = bad[instance.name] + 1 if problem else 0
                 if bad[instance.name] >= PATIENCE:
                     self._fail(f"{instance.name}: {problem}", begun)
-            self._follow(ports)
+            self._follow()
             problem = judge_errors(self.old, self.new, self.limits)
             if problem:
                 self._fail(problem, begun)

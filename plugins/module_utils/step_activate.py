@@ -13,9 +13,9 @@ from .dead_man import DeadMan
 from .drain import longest
 from .errors import AnchorageError
 from .recovery import recover
-from .release_plan import Instance, instances, other_slot
+from .release_plan import Instance, instances, listen_address, other_slot
 from .slots import STEADY, Slots, running
-from .soak import PATIENCE, Soak
+from .soak import PATIENCE, Soak, place
 
 #: Seconds after which a health check during the soak counts as not answered.
 SLOWEST_ANSWER = 10.0
@@ -76,12 +76,12 @@ class Switch:
             dead_man.arm(self._seconds_to_confirm())
             soak = self._soak()
             if soak:
-                soak.know(instances(self.app.document, self.slot, public=True), self._mains)
+                soak.know(instances(self.app.document, self.slot, public=True), self._main)
             self.slots.point_proxy(self.slot, self.release, soak=soak is not None)
             with self.app.timed("workers"):
                 self._hand_over_workers()
             if soak:
-                soak.know(instances(self.app.document, self.slot, public=False), self._mains)
+                soak.know(instances(self.app.document, self.slot, public=False), self._main)
                 with self.app.timed("soak"):
                     self._watch(soak)
             journal.go_live(self.release, self.slot, journal.release(self.release)["tree"], leaving=self.leaving)
@@ -127,18 +127,23 @@ class Switch:
     def _soak(self) -> Soak | None:
         if not self._soak_seconds() or self.old_slot is None:
             return None
-        ports = {instance.port for instance in instances(self._old_app().document, self.old_slot) if instance.port is not None}
-        return Soak(self.app.world, self.app.document["soak"], ports)
+        old, new = self._places(self._old_app(), self.old_slot), self._places(self.app, self.slot)
+        return Soak(self.app.world, self.app.document["soak"], old=old, new=new)
 
-    def _mains(self, instance: Instance) -> set[int]:
-        return self.slots.mains(instance, self.release)
+    @staticmethod
+    def _places(app: App, slot: str) -> set[str]:
+        wanted = instances(app.document, slot, public=True)
+        return {place(listen_address(app.document, instance.process), instance.port) for instance in wanted if instance.port is not None}
+
+    def _main(self, instance: Instance) -> int | None:
+        return self.slots.main(instance, self.release)
 
     def _watch(self, soak: Soak) -> None:
         def ask(instance: Instance) -> str:
             return "; ".join(check.cause for check in self.slots.ask(instance, self.release, SLOWEST_ANSWER) if not check.healthy)
 
         self.log.say(f"{self.app.name}: soak: watching release {self.release} for {self._soak_seconds():.0f} s; the release before still runs")
-        soak.watch(instances(self.app.document, self.slot), self._mains, ask)
+        soak.watch(instances(self.app.document, self.slot), self._main, ask)
         self.log.say(f"{self.app.name}: soak is over: {soak.summary()}")
 
     def _clear_idle_slot(self) -> None:

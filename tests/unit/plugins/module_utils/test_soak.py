@@ -16,6 +16,10 @@ OLD, NEW = 9000, 9002
 SERVER = Instance("shop-server-green", {"name": "server"}, 0, "green", NEW)
 
 
+def at(port):
+    return f"127.0.0.1:{port}"
+
+
 def plain(port, status=200, seconds=0.01):
     return f'192.0.2.7 - - [21/Nov/2026:17:00:00 +0000] "GET /a 1.1" {status} 12 "-" "a b" shop.example.com {seconds} 127.0.0.1:{port} {status} {seconds} 0af1'
 
@@ -30,20 +34,26 @@ def as_json(port, status=200, seconds=0.01):
 @pytest.mark.parametrize("line", [plain, as_json])
 def test_requests_are_counted_by_the_port_that_answered(line):
     figures = Figures()
-    count([line(NEW), line(NEW, 503, 0.5), line(OLD, 500), "nonsense", ""], {NEW}, figures)
+    count([line(NEW), line(NEW, 503, 0.5), line(OLD, 500), "nonsense", ""], {at(NEW)}, figures)
     assert (figures.requests, figures.failed, figures.seconds) == (2, 1, [0.01, 0.5])
 
 
 def test_a_request_that_the_release_before_had_to_answer_counts_against_the_new_one():
     figures = Figures()
     line = plain(NEW).replace(f"127.0.0.1:{NEW} 200 0.01", f"127.0.0.1:{NEW}, 127.0.0.1:{OLD} 502, 200 0.000, 0.031")
-    count([line], {NEW}, figures)
+    count([line], {at(NEW)}, figures)
     assert (figures.requests, figures.failed) == (1, 1)
+
+
+def test_a_process_of_another_host_on_the_same_port_is_not_counted():
+    figures = Figures()
+    count([plain(NEW).replace(f"127.0.0.1:{NEW} 200 0.01", f"10.0.0.2:{NEW}, 127.0.0.1:{NEW} 502, 200 0.001, 0.02")], {at(NEW)}, figures)
+    assert (figures.requests, figures.failed) == (1, 0)
 
 
 def test_a_request_that_never_reached_an_app_counts_for_nobody():
     figures = Figures()
-    count([plain(NEW).replace(f"127.0.0.1:{NEW} 200 0.01", "- - -")], {NEW}, figures)
+    count([plain(NEW).replace(f"127.0.0.1:{NEW} 200 0.01", "- - -")], {at(NEW)}, figures)
     assert figures.requests == 0
 
 
@@ -84,8 +94,8 @@ def world():
     return found
 
 
-def watch(world, ask=lambda instance: "", pids=lambda instance: {7}):
-    soak = Soak(world, LIMITS, {OLD})
+def watch(world, ask=lambda instance: "", main=lambda instance: 7):
+    soak = Soak(world, LIMITS, old={at(OLD)}, new={at(NEW)})
     asked = []
 
     def look(instance):
@@ -94,8 +104,8 @@ def watch(world, ask=lambda instance: "", pids=lambda instance: {7}):
             act()
         return ask(instance)
 
-    soak.know([SERVER], pids)
-    soak.watch([SERVER], pids, look)
+    soak.know([SERVER], main)
+    soak.watch([SERVER], main, look)
     return soak, asked
 
 
@@ -137,11 +147,11 @@ def test_one_failed_health_check_is_forgiven_two_in_a_row_are_not(world):
         watch(world, ask=lambda instance: next(answers))
 
 
-@pytest.mark.parametrize(("pids", "cause"), [([{7}, {7}, set()], "died"), ([{7}, {7}, {8}], "was restarted")])
+@pytest.mark.parametrize(("pids", "cause"), [([7, 7, None], "died"), ([7, 7, 8], "was restarted")])
 def test_a_process_must_stay_the_same(world, pids, cause):
     seen = iter(pids)
     with pytest.raises(AnchorageError, match=f"shop-server-green {cause}"):
-        watch(world, pids=lambda instance: next(seen))
+        watch(world, main=lambda instance: next(seen))
 
 
 def test_without_a_proxy_on_this_host_the_processes_are_watched_all_the_same():

@@ -269,6 +269,25 @@ def soaking(app):
     return os.path.exists(app.layout.soak_flag)
 
 
+def again(world, name):
+    """Let PM2 start a process again that ended."""
+    world.files.pop(f"/proc/{world.table[name]}/environ")
+    world._begin({"name": name, "cwd": "/x/r2/app"})
+
+
+def test_what_a_process_starts_itself_may_come_and_go_while_it_is_watched(watched):
+    app, world, log = watched
+
+    def helper():
+        if soaking(app):
+            world.process(900, parent=1, environ={"ANCHORAGE_RELEASE": "r2", "ANCHORAGE_PROCESS": "shop-server-green"})
+        if world.clock > 9:
+            world.files.pop("/proc/900/environ", None)
+
+    world.on_sleep = helper
+    assert activate(app, log, release="r2") is True
+
+
 def test_a_release_is_watched_while_the_one_before_still_runs(watched):
     app, world, log = watched
     seen = set()
@@ -298,7 +317,7 @@ def test_a_process_that_is_restarted_while_it_is_watched_takes_the_traffic_back(
 
     def restart():
         if soaking(app) and world.clock > 7:
-            world._begin({"name": "shop-worker-green", "cwd": "/x/r2/app"})
+            again(world, "shop-worker-green")
             world.on_sleep = None
 
     world.on_sleep = restart
@@ -313,6 +332,7 @@ def test_a_server_that_is_restarted_while_the_workers_are_handed_over_is_found_o
     def begin(entry):
         start(entry)
         if entry["name"] == "shop-worker-green":
+            world.files.pop(f"/proc/{world.table['shop-server-green']}/environ")
             start({"name": "shop-server-green", "cwd": "/x/r2/app"})
 
     world._begin = begin
