@@ -33,10 +33,12 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         del tmp
         args = self._task.args
-        hosts = {host: found["apps"] for host, found in args["hosts"].items() if found and found.get("apps")}
+        hosts = {host: found.get("preview") or {} for host, found in args["hosts"].items()}
         name = plan_id(hosts)
         colour = None
         for host, apps in hosts.items():
+            if not apps:
+                display.display(f"  {host}: no app, or not asked")
             for found in apps.values():
                 for line in preview.lines(found):
                     colour = "red" if "STOPS:" in line or line.endswith("NOT ENOUGH") else None

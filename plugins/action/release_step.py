@@ -130,8 +130,9 @@ class ActionModule(ActionBase):
                 "apps": args["apps"],
                 "documents": list(args.get("documents") or []),
                 "sources": {name: checksum for name, (checksum, _path) in sources.items()},
-                "migrations": migrations,
             }
+            if migrations:
+                asked["migrations"] = json.dumps(migrations)
             return {"changed": False, "apps": self._ask(asked)["apps"]}
         except StepFailed as failure:
             return {**failure.result, "failed": True}

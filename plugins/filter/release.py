@@ -45,9 +45,13 @@ REGISTERS = ("release_staged", "release_migrated", "release_activated", "release
 
 
 def deploy_results(variables: t.Any) -> Data:
-    """Return what a run did on a host, out of its variables: the state of its apps, and the results of the tasks that ran steps."""
-    status = variables.get("anchorage_status") or {}
-    return {"status": status.get("status") or [], "steps": [variables[name] for name in REGISTERS if variables.get(name)]}
+    """Return what a run planned and did on a host, out of its variables: previews, the state of its apps, the results of the tasks that ran steps.
+
+    A host that was not reached has none of them.
+    """
+    status, preview = variables.get("anchorage_status") or {}, variables.get("release_preview") or {}
+    steps = [variables[name] for name in REGISTERS if variables.get(name)]
+    return {"preview": preview.get("apps") or {}, "status": status.get("status") or [], "steps": steps}
 
 
 class FilterModule:

@@ -12,7 +12,7 @@ import os
 import posixpath
 import typing as t
 
-from . import migrations
+from . import catalog, migrations
 from .app import App
 from .catalog import CONTRACT, NONE
 from .database import Database, Marks
@@ -25,7 +25,8 @@ MANIFEST = ".anchorage.json"
 LARGEST = 4 << 20
 
 SIZES = (
-    "SELECT format('%s.%s', n.nspname, c.relname) AS name, pg_total_relation_size(c.oid) AS bytes FROM pg_class c"
+    "SELECT format('%s.%s', n.nspname, c.relname) AS name, CASE c.relkind WHEN 'p' THEN (SELECT coalesce(sum(pg_total_relation_size(t.relid)), 0)"
+    " FROM pg_partition_tree(c.oid) t) ELSE pg_total_relation_size(c.oid) END AS bytes FROM pg_class c"
     " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f') AND n.nspname <> 'information_schema'"
     " AND n.nspname NOT LIKE 'pg\\_%'"
 )
@@ -39,8 +40,10 @@ class Forecast:
     """The verdict on pending migrations.
 
     :arg files: how many statements each pending file brings.
+    :arg unknown: why there is none.
     """
 
+    unknown: str = ""
     verdict: str = NONE
     findings: tuple[Finding, ...] = ()
     files: t.Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -102,13 +105,23 @@ def look(app: App, database: Database, new: Migrations) -> Forecast:
     if seen is None:
         # A database that was never migrated holds nothing that a release could need.
         return Forecast()
+    if not seen:
+        return Forecast(unknown="no release that the database was migrated to lies on this host")
     fresh = migrations.pending(new, seen)
     if not fresh:
         return Forecast()
+    verdict, found = migrations.judge(fresh, _tables(app, database))
+    return Forecast(verdict=verdict, findings=tuple(found), files={path: len(lines) for path, lines in fresh.items()})
+
+
+def _tables(app: App, database: Database) -> migrations.Tables:
+    """Return the tables that the live release uses: what a failed attempt at this very migration has made is not among them."""
     sizes = {row["name"]: int(row["bytes"]) for row in database.rows(SIZES)}
-    tables = migrations.Tables(sizes, app.document["migrate"]["large_table_mb"] << 20)
-    verdict, found = migrations.judge(fresh, tables)
-    return Forecast(verdict, tuple(found), {path: len(lines) for path, lines in fresh.items()})
+    kept = app.world.read(app.layout.catalog)
+    known = json.loads(kept) if kept else json.loads(database.execute(catalog.QUERY))
+    sizes = {name: size for name, size in sizes.items() if not kept or name in known["columns"]}
+    rules = {(table, name): definition for table, name, definition in known["rules"]}
+    return migrations.Tables(sizes, app.document["migrate"]["large_table_mb"] << 20, known["columns"], rules)
 
 
 def allowed(app: App, verdict: str) -> bool:

@@ -23,15 +23,19 @@ LOCK_HEAVY = "lock-heavy"
 ALLOWED = {CONTRACT: "contract", LOCK_HEAVY: "lock_heavy"}
 
 SCRIPTS = (".js", ".cjs", ".mjs", ".ts", ".cts", ".mts")
+DIRECTORIES = ("migrations", "migration")
+
+#: Stands for what a script puts into a statement when it runs.
+HOLE = "anchorage_some_name"
 
 _NAME = r'(?:"[^"]+"|[\w$]+)(?:\s*\.\s*(?:"[^"]+"|[\w$]+))?'
 _MAYBE = r"(?:IF\s+(?:NOT\s+)?EXISTS\s+)?"
-_KINDS = "TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SCHEMA|TYPE|DOMAIN|FUNCTION|SEQUENCE|EXTENSION"
+_KINDS = "TABLE|VIEW|MATERIALIZED VIEW|FOREIGN TABLE|SCHEMA|TYPE|DOMAIN|FUNCTION|PROCEDURE|ROUTINE|AGGREGATE|SEQUENCE|EXTENSION"
 _SQL = re.compile(
-    r"\s*(ALTER|CREATE|DROP|TRUNCATE|DELETE|UPDATE|INSERT|LOCK|VACUUM|CLUSTER|REINDEX|REFRESH|DO|COMMENT|GRANT|REVOKE|SET|WITH|SELECT)\b", re.IGNORECASE
+    r"\s*(ALTER|CREATE|DROP|TRUNCATE|DELETE|UPDATE|INSERT|LOCK|VACUUM|CLUSTER|REINDEX|REFRESH|DO|COMMENT|GRANT|REVOKE|SET|WITH|MERGE|SELECT)\b", re.IGNORECASE
 )
 _DOWN = re.compile(r"\bdown\s*(?:=|:|\()|\bfunction\s+down\b")
-_BUILDER = re.compile(r"\.\s*(drop\w*|rename\w*|removeColumn|changeColumn)\s*\(")
+_BUILDER = re.compile(r"\.\s*(drop(?:Table|Column|View|Schema|Enum|Database)\w*|rename(?:Table|Column)\w*|removeColumn|changeColumn)\s*\(")
 _VOLATILE = re.compile(r"\b(random|gen_random_uuid|uuid_generate_v\d\w*|clock_timestamp|nextval|timeofday)\s*\(", re.IGNORECASE)
 
 
@@ -53,26 +57,50 @@ class Tables:
 
     :arg sizes: bytes of each table, by C(schema.table); None where the database was not asked: every table then counts as large.
     :arg large: bytes from which a table is large.
+    :arg columns: type, not null, default of each column of each table.
+    :arg rules: the definition of each constraint, by table and name.
     """
 
     sizes: t.Mapping[str, int] | None = None
     large: int = 0
+    columns: t.Mapping[str, t.Mapping[str, t.Any]] = dataclasses.field(default_factory=dict)
+    rules: t.Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
     created: set[str] = dataclasses.field(default_factory=set)
 
+    def known(self, name: str) -> list[str]:
+        """Return the tables that a name may mean: the search path is the migration's own affair, so any schema will do for a name without one."""
+        bare = name.removeprefix("public.")
+        return [other for other in self.sizes or () if other == name or (bare != name and other.partition(".")[2] == bare)]
+
     def in_use(self, name: str) -> bool:
-        """Tell whether a table was there before these migrations."""
-        return name not in self.created and (self.sizes is None or name in self.sizes)
+        """Tell whether a table was there before these migrations; one whose name is made at run time counts as if it was."""
+        return HOLE in name or (name not in self.created and (self.sizes is None or bool(self.known(name))))
 
     def is_large(self, name: str) -> bool:
         """Tell whether to read a table through takes long."""
-        return self.in_use(name) and (self.sizes is None or self.sizes[name] >= self.large)
+        if HOLE in name or self.sizes is None:
+            return self.in_use(name)
+        return self.in_use(name) and any(self.sizes[other] >= self.large for other in self.known(name))
+
+    def column(self, name: str, column: str) -> tuple[str, bool, bool] | None:
+        """Return type, whether it must not be null, and whether it has a default; None where that is not known."""
+        for other in self.known(name):
+            found = self.columns.get(other, {}).get(column)
+            if found:
+                return t.cast("tuple[str, bool, bool]", tuple(found))
+        return None
+
+    def rule(self, name: str, rule: str) -> str | None:
+        """Return the definition of a constraint that a table has."""
+        return next((self.rules[other, rule] for other in self.known(name) if (other, rule) in self.rules), None)
 
 
 def is_migration(path: str) -> bool:
     """Tell whether a file of a project is a migration: SQL, or a script in a directory of migrations."""
     if path.endswith(".sql"):
         return posixpath.basename(path) not in ("down.sql",) and not path.endswith(".down.sql")
-    return path.endswith(SCRIPTS) and not path.endswith(".d.ts") and "migrations" in posixpath.dirname(path).split("/")
+    directories = posixpath.dirname(path).split("/")
+    return path.endswith(SCRIPTS) and not path.endswith(".d.ts") and any(name in DIRECTORIES for name in directories)
 
 
 def stem(path: str) -> str:
@@ -86,8 +114,9 @@ def statements(path: str, text: str) -> list[str]:
         return split(text)
     found = []
     for piece in _strings(text):
-        if _SQL.match(piece):
-            found += split(piece)
+        lines = split(piece)
+        if any(_SQL.match(line) for line in lines):
+            found += lines
     return found + [f"{call}(…)" for call in _calls(text)]
 
 
@@ -129,11 +158,24 @@ def _up(text: str) -> str:
 
 
 def _strings(text: str) -> t.Iterator[str]:
-    for match in _CODE.finditer(_up(text)):
-        literal = match[0]
-        if literal[0] in "'\"`":
-            body = re.sub(r"\$\{[^}]*\}", "?", literal[1:-1]) if literal[0] == "`" else literal[1:-1]
-            yield re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), body)
+    """Return the strings of a script; those that are added up are one."""
+    up = _up(text)
+    found, end = "", -1
+    for match in _CODE.finditer(up):
+        if match[0][0] not in "'\"`":
+            continue
+        between = re.fullmatch(r"\s*\+\s*(?P<word>[\w.()]+\s*\+\s*)?", up[end : match.start()]) if end >= 0 else None
+        if end >= 0 and not between:
+            yield found
+        found = (found + (HOLE if between["word"] else "") if between else "") + _body(match[0])
+        end = match.end()
+    if end >= 0:
+        yield found
+
+
+def _body(literal: str) -> str:
+    body = re.sub(r"\$\{[^}]*\}", HOLE, literal[1:-1]) if literal[0] == "`" else literal[1:-1]
+    return re.sub(r"\\(.)", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), body, flags=re.DOTALL)
 
 
 def _calls(text: str) -> list[str]:
@@ -161,9 +203,14 @@ def judge(wanted: t.Mapping[str, t.Sequence[str]], tables: Tables) -> tuple[str,
     found: list[Finding] = []
     for path, lines in wanted.items():
         for line in lines:
-            found += [Finding(verdict, path, line, reason) for verdict, reason in judge_statement(line, tables)]
+            found += [Finding(verdict, path, shown(line), reason) for verdict, reason in judge_statement(line, tables)]
     found.sort(key=lambda finding: finding.verdict != CONTRACT)
     return (found[0].verdict if found else EXPAND if wanted else NONE), found
+
+
+def shown(line: str) -> str:
+    """Return a statement as it may be printed: its values may be secrets."""
+    return re.sub(r"'(?:[^']|'')*'", "'…'", line)
 
 
 def normal(name: str) -> str:
@@ -178,6 +225,11 @@ def judge_statement(line: str, tables: Tables) -> list[tuple[str, str]]:
     bare = re.sub(r"'(?:[^']|'')*'", "''", line)
     if re.match(r"DO\b", bare, re.IGNORECASE):
         return _judge_block(line, tables)
+    if re.match(r"(?:WITH|MERGE)\b", bare, re.IGNORECASE):
+        parts = [bare[match.start() :] for match in re.finditer(r"\b(?:DELETE\s+FROM|UPDATE)\b", bare, re.IGNORECASE)]
+        return [verdict for part in parts for verdict in judge_statement(part, tables)]
+    if re.match(r"ALTER\s+TABLE\b", bare, re.IGNORECASE):
+        bare = line  # the values in a constraint say whether it is wider than the one before
     for pattern, judge_it in _RULES:
         match = pattern.match(bare)
         if match:
@@ -187,8 +239,12 @@ def judge_statement(line: str, tables: Tables) -> list[tuple[str, str]]:
 
 def _judge_block(line: str, tables: Tables) -> list[tuple[str, str]]:
     body = re.search(r"\$(\w*)\$(.*)\$\1\$", line, re.DOTALL)
-    inner = re.sub(r"\b(?:BEGIN|THEN|ELSE|LOOP)\b", ";", body[2], flags=re.IGNORECASE) if body else ""
-    return [verdict for part in split(inner) for verdict in judge_statement(part, tables)]
+    quoted = re.search(r"'((?:[^']|'')*)'", line) if body is None else None
+    text = body[2] if body else quoted[1].replace("''", "'") if quoted else ""
+    parts = split(re.sub(r"\b(?:BEGIN|THEN|ELSE|LOOP)\b", ";", text, flags=re.IGNORECASE))
+    for command in re.finditer(r"\bEXECUTE\s+(?:format\s*\(\s*)?(?:'((?:[^']|'')*)'|\$(\w*)\$(.*?)\$\2\$)", text, re.IGNORECASE | re.DOTALL):
+        parts += split(re.sub(r"%(?:\d+\$)?[IsL]", HOLE, (command[1] or command[3] or "").replace("''", "'")))
+    return [verdict for part in parts for verdict in judge_statement(part, tables)]
 
 
 def _create_table(match: re.Match[str], tables: Tables) -> list[tuple[str, str]]:
@@ -224,6 +280,24 @@ def _in_use(verdict: str, reason: str) -> t.Callable[[re.Match[str], Tables], li
     return judge_it
 
 
+def _truncate(match: re.Match[str], tables: Tables) -> list[tuple[str, str]]:
+    names = [normal(name) for name in re.split(r"\s*,\s*", match["names"])]
+    return [(CONTRACT, f"all rows of {name} are gone") for name in names if tables.in_use(name)]
+
+
+def _without_where(verdict: str, reason: str) -> t.Callable[[re.Match[str], Tables], list[tuple[str, str]]]:
+    """Judge a statement that has no condition of its own; those of what is in parentheses are not its own."""
+    judge_it = _in_use(verdict, reason)
+
+    def judge_whole(match: re.Match[str], tables: Tables) -> list[tuple[str, str]]:
+        rest, before = match.string, ""
+        while rest != before:
+            rest, before = re.sub(r"\([^()]*\)", " ", rest), rest
+        return [] if re.search(r"\bWHERE\b", rest.partition(")")[0], re.IGNORECASE) else judge_it(match, tables)
+
+    return judge_whole
+
+
 def _always(verdict: str, reason: str) -> t.Callable[[re.Match[str], Tables], list[tuple[str, str]]]:
     return lambda match, tables: [(verdict, reason)]
 
@@ -237,17 +311,64 @@ def _alter_table(match: re.Match[str], tables: Tables) -> list[tuple[str, str]]:
         for pattern, verdicts in _ACTIONS:
             hit = pattern.match(action)
             if hit:
-                found += [(verdict, reason.format(table=name, **hit.groupdict())) for verdict, reason in verdicts(hit, action)]
+                if not _is_idle(hit, action, name, tables):
+                    found += [(verdict, reason.format(table=name, **hit.groupdict())) for verdict, reason in verdicts(hit, action)]
                 break
     return [(verdict, reason) for verdict, reason in found if verdict == CONTRACT or tables.is_large(name)]
 
 
+_SAME = {
+    "varchar": "character varying",
+    "char": "character",
+    "int": "integer",
+    "int4": "integer",
+    "int8": "bigint",
+    "int2": "smallint",
+    "bool": "boolean",
+    "float8": "double precision",
+    "float4": "real",
+    "decimal": "numeric",
+    "timestamptz": "timestamp with time zone",
+    "timestamp": "timestamp without time zone",
+}
+
+
+def _type(text: str) -> str:
+    """Return a type as the catalog writes it."""
+    text = " ".join(text.lower().split())
+    zone = re.fullmatch(r"timestamp(tz)?\s*\((\d+)\)( with(?:out)? time zone)?", text)
+    if zone:
+        return f"timestamp({zone[2]}){zone[3] or (' with time zone' if zone[1] else ' without time zone')}"
+    word, parenthesis, rest = text.partition("(")
+    return _SAME.get(word.strip(), word.strip()) + (f"({rest}".replace(" ", "") if parenthesis else "")
+
+
+def _is_idle(hit: re.Match[str], action: str, table: str, tables: Tables) -> bool:
+    """Tell whether an action changes nothing that anybody could need: generators write many that do not."""
+    groups = hit.groupdict()
+    if groups.get("rule"):
+        before = tables.rule(table, groups["rule"].strip('"'))
+        old, new = (set(re.findall(r"'((?:[^']|'')*)'", text)) for text in (before or "", action))
+        return bool(old) and old <= new and re.search(r"\bIN\b|= ANY", action, re.IGNORECASE) is not None
+    have = tables.column(table, groups["column"].strip('"')) if groups.get("column") else None
+    if have is None:
+        return False
+    now, required, filled = have
+    if groups.get("wanted"):
+        wanted = _type(groups["wanted"])
+        return now == wanted or (wanted == "text" and now.startswith("character varying"))
+    if groups.get("idle"):
+        return required if "NOT" in groups["idle"].upper() else not (required and filled)
+    return False
+
+
 def _actions(text: str) -> list[str]:
-    """Split the actions of an ALTER TABLE at the commas that are in no parentheses."""
-    depth, found = 0, [""]
+    """Split the actions of an ALTER TABLE at the commas that are in no parentheses and no quotes."""
+    depth, quoted, found = 0, False, [""]
     for letter in text:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and depth == 0:
+        quoted ^= letter == "'"
+        depth += 0 if quoted else (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0 and not quoted:
             found.append("")
         else:
             found[-1] += letter
@@ -273,6 +394,7 @@ def _nothing(hit: re.Match[str], action: str) -> list[tuple[str, str]]:
 
 def _add_column(hit: re.Match[str], action: str) -> list[tuple[str, str]]:
     found = []
+    action = re.sub(r'"[^"]*"', '""', action)
     filled = re.search(r"\b(DEFAULT|GENERATED|SERIAL|BIGSERIAL|SMALLSERIAL)\b", action, re.IGNORECASE)
     if re.search(r"\bNOT\s+NULL\b|\bPRIMARY\s+KEY\b", action, re.IGNORECASE) and not filled:
         found.append((CONTRACT, "column {column} must not be null and has no default, so the release before can add no row"))
@@ -299,17 +421,23 @@ _ACTIONS: list[tuple[re.Pattern[str], Verdicts]] = [
     (re.compile(rf"DROP\s+(?:COLUMN\s+)?{_MAYBE}(?P<column>{_NAME})", re.IGNORECASE), _contract("column {column} of {table} is gone")),
     (re.compile(r"RENAME\s+TO\b|SET\s+SCHEMA\b", re.IGNORECASE), _contract("{table} is called otherwise")),
     (re.compile(rf"RENAME\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+TO\b", re.IGNORECASE), _contract("column {column} of {table} is called otherwise")),
+    (re.compile(rf"ADD\s+CONSTRAINT\s+(?P<rule>{_NAME})\s+CHECK\b", re.IGNORECASE), _add_constraint),
     (re.compile(r"ADD\s+(?:CONSTRAINT\s|FOREIGN\s+KEY|CHECK\b|UNIQUE\b|PRIMARY\s+KEY|EXCLUDE\b)", re.IGNORECASE), _add_constraint),
+    (re.compile(r"DETACH\s+PARTITION\b", re.IGNORECASE), _contract("a partition of {table} is gone from it")),
+    (re.compile(r"(?:ENABLE|FORCE)\s+ROW\s+LEVEL\s+SECURITY\b", re.IGNORECASE), _contract("rows of {table} may be hidden from the release before")),
     (re.compile(rf"ADD\s+(?:COLUMN\s+)?{_MAYBE}(?P<column>{_NAME})", re.IGNORECASE), _add_column),
     (
-        re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+(?:SET\s+DATA\s+)?TYPE\b", re.IGNORECASE),
+        re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+(?:SET\s+DATA\s+)?TYPE\s+(?P<wanted>.+?)(?:\s+(?:USING|COLLATE)\b.*)?$", re.IGNORECASE),
         _both("column {column} of {table} gets another type"),
     ),
     (
-        re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+SET\s+NOT\s+NULL\b", re.IGNORECASE),
+        re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+(?P<idle>SET\s+NOT\s+NULL)\b", re.IGNORECASE),
         _both("column {column} of {table} must not be null any more"),
     ),
-    (re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+DROP\s+DEFAULT\b", re.IGNORECASE), _contract("column {column} of {table} loses its default")),
+    (
+        re.compile(rf"ALTER\s+(?:COLUMN\s+)?(?P<column>{_NAME})\s+(?P<idle>DROP\s+(?:DEFAULT|IDENTITY))\b", re.IGNORECASE),
+        _contract("column {column} of {table} loses its default"),
+    ),
     (re.compile(r"VALIDATE\s+CONSTRAINT\b", re.IGNORECASE), _nothing),
 ]
 
@@ -322,11 +450,12 @@ _RULES: list[tuple[re.Pattern[str], t.Callable[[re.Match[str], Tables], list[tup
         _drop,
     ),
     (_compile(r"ALTER (?:VIEW|MATERIALIZED VIEW|TYPE|SEQUENCE|SCHEMA) .* RENAME\b"), _always(CONTRACT, "it is called otherwise")),
-    (_compile(r"TRUNCATE (?:TABLE )?(?:ONLY )?<name>"), _in_use(CONTRACT, "all rows of {} are gone")),
-    (_compile(r"DELETE FROM (?:ONLY )?<name>"), _in_use(CONTRACT, "rows of {} are gone")),
-    (_compile(r"UPDATE (?:ONLY )?<name> (?!.*\bWHERE\b)"), _in_use(LOCK_HEAVY, "every row of {} is rewritten and locked in one transaction")),
+    (_compile(r"ALTER TYPE .* DROP ATTRIBUTE\b"), _always(CONTRACT, "a part of the type is gone")),
+    (_compile(rf"TRUNCATE (?:TABLE )?(?:ONLY )?(?P<names>{_NAME}(?:~,~{_NAME})*)"), _truncate),
+    (_compile(r"DELETE FROM (?:ONLY )?<name>"), _without_where(CONTRACT, "all rows of {} are gone")),
+    (_compile(r"UPDATE (?:ONLY )?<name> "), _without_where(LOCK_HEAVY, "every row of {} is rewritten and locked in one transaction")),
     (_compile(r"LOCK (?:TABLE )?(?:ONLY )?<name>"), _in_use(LOCK_HEAVY, "{} is locked by hand")),
-    (_compile(r"(?:CLUSTER|VACUUM (?:~\()?~FULL\)?) <name>"), _in_use(LOCK_HEAVY, "{} is rewritten under a lock that keeps everybody out")),
+    (_compile(r"(?:CLUSTER|VACUUM FULL|VACUUM~\([^)]*\bFULL\b[^)]*\)) <name>"), _in_use(LOCK_HEAVY, "{} is rewritten under a lock that keeps everybody out")),
     (_compile(r"REINDEX (?!.*\bCONCURRENTLY\b)TABLE <name>"), _in_use(LOCK_HEAVY, "{} cannot be written to meanwhile; REINDEX CONCURRENTLY can")),
     (_compile(r"REFRESH MATERIALIZED VIEW (?!CONCURRENTLY)<name>"), _in_use(LOCK_HEAVY, "{} cannot be read meanwhile; REFRESH … CONCURRENTLY can")),
 ]

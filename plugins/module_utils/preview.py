@@ -89,7 +89,11 @@ def _migrations(app: App, plan: dict[str, t.Any], given: dict[str, list[str]] | 
         new = forecast.of_tree(app, plan["tree"]) if built else given if given is not None else _fetched(app, plan["source"])
         if new is None:
             return {**unknown, "why": "the source is not on this host yet"}
+        if not new and not built:
+            return {**unknown, "why": "no migration of the source is among migrate.files; they are read when it is built"}
         expected = forecast.look(app, t.cast(Database, app.database), new)
+        if expected.unknown:
+            return {**unknown, "why": expected.unknown}
     except AnchorageError as error:
         return {**unknown, "why": error.message}
     stops = ""

@@ -19,7 +19,7 @@ import typing as t
 
 from . import catalog, restore_point
 from .app import UNIT, App, Log
-from .database import Database, first_line
+from .database import Database, environment, first_line
 from .errors import AnchorageError
 
 #: Locks under which nobody else can write to a table.
@@ -64,11 +64,13 @@ BEGIN
   END LOOP;
   FOR item IN
     SELECT format('%I.%I', n.nspname, y.typname) AS name FROM pg_type y JOIN pg_namespace n ON n.oid = y.typnamespace
-    WHERE n.nspname = 'public' AND pg_get_userbyid(y.typowner) = current_user AND y.typtype IN ('e', 'd', 'r')
+    LEFT JOIN pg_class c ON c.oid = y.typrelid
+    WHERE n.nspname = 'public' AND pg_get_userbyid(y.typowner) = current_user AND (y.typtype IN ('e', 'd', 'r') OR c.relkind = 'c')
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = y.oid AND d.deptype = 'e')
   LOOP
     EXECUTE format('DROP TYPE IF EXISTS %s CASCADE', item.name);
   END LOOP;
+  PERFORM lo_unlink(oid) FROM pg_largeobject_metadata WHERE pg_get_userbyid(lomowner) = current_user;
 END $empty$;
 """
 
@@ -100,6 +102,7 @@ class Watch:
         self.database = database
         self.stop = threading.Event()
         self.seen: dict[tuple[str, str, int], list[t.Any]] = {}
+        self.ended: list[tuple[str, Held]] = []
         self.thread = threading.Thread(target=self._look_on, daemon=True)
 
     def __enter__(self) -> Watch:
@@ -131,19 +134,28 @@ class Watch:
         stdin.write(f"{LOCKS};\n\\echo .\n")
         stdin.flush()
         now = self.app.world.monotonic()
+        held = set()
         for line in iter(stdout.readline, ""):
             if line.strip() == ".":
+                for key in set(self.seen) - held:
+                    self.ended.append(self._held(key))
+                    del self.seen[key]
                 return True
             row = json.loads(line)
-            entry = self.seen.setdefault((row["table"], row["mode"], row["pid"]), [now, now, row["statement"]])
+            key = (row["table"], row["mode"], row["pid"])
+            held.add(key)
+            entry = self.seen.setdefault(key, [now, now, row["statement"]])
             entry[1:] = [now, row["statement"]]
         return False
+
+    def _held(self, key: tuple[str, str, int]) -> tuple[str, Held]:
+        first, last, statement = self.seen[key]
+        return key[0], Held(key[0], key[1], last - first, statement)
 
     def held(self, tables: t.Collection[str]) -> list[Held]:
         """Return the longest lock on each of some tables, the longest first."""
         longest: dict[str, Held] = {}
-        for (table, mode, _pid), (first, last, statement) in self.seen.items():
-            found = Held(table, mode, last - first, statement)
+        for table, found in [*self.ended, *map(self._held, self.seen)]:
             if table in tables and (table not in longest or found.seconds > longest[table].seconds):
                 longest[table] = found
         return sorted(longest.values(), key=lambda found: -found.seconds)
@@ -181,9 +193,11 @@ def rehearse(app: App, log: Log, database: Database, dump: str | None, migrate: 
         copy.execute(f"{EMPTY}\nCREATE SCHEMA {MARK};", timeout=600)
         try:
             _restore(app, copy, dump)
-            return _migrate(app, copy, migrate)
+            return _migrate(app, database, copy, migrate)
         finally:
-            copy.psql(EMPTY, timeout=600)
+            emptied = copy.psql(EMPTY, timeout=600)
+            if emptied.rc != 0:
+                log.say(f"{app.name}: {copy.name} could not be emptied and holds a copy of the data: {first_line(emptied.stderr)}")
     except AnchorageError as error:
         error.what = "gate (rehearsal)"
         error.message = f"The rehearsal on {copy.name} failed, so {app.name} is not migrated: {error.message}"
@@ -194,12 +208,32 @@ def rehearse(app: App, log: Log, database: Database, dump: str | None, migrate: 
             app.world.remove(dump)
 
 
-def _migrate(app: App, copy: Database, migrate: t.Callable[[Database, dict[str, t.Any]], None]) -> Rehearsed:
+def _elsewhere(app: App, database: Database, values: dict[str, str]) -> dict[str, str]:
+    """Return variables that name no database but the copy: some tools migrate by another address of the same one (DIRECT_URL)."""
+    real = {key: database.environment[key] for key in ("PGHOST", "PGPORT", "PGDATABASE")}
+
+    def same(value: str) -> bool:
+        try:
+            found = environment(str(value))
+        except (AnchorageError, ValueError):
+            return False
+        return all(found[key] == real[key] for key in ("PGHOST", "PGDATABASE"))
+
+    return {name: app.document["rehearsal_url"] if same(value) else value for name, value in values.items()}
+
+
+def _migrate(app: App, database: Database, copy: Database, migrate: t.Callable[[Database, dict[str, t.Any]], None]) -> Rehearsed:
     world = app.world
     before, size = _catalog(copy), _size(copy)
     with _redis(app) as url, Watch(app, copy) as watch:
         began = world.monotonic()
-        migrate(copy, {**app.document, "database_url": app.document["rehearsal_url"], "redis_url": url, "redis_cache_url": url})
+        document = {**app.document, "database_url": app.document["rehearsal_url"], "redis_url": url, "redis_cache_url": url}
+        document["env"] = _elsewhere(app, database, app.document["env"])
+        document["secrets_env"] = _elsewhere(app, database, app.document.get("secrets_env") or {})
+        if app.document.get("redis_url") and not url:
+            # An empty value keeps a .env file of the source from naming the real one.
+            document["env"].update(REDIS_URL="", REDIS_CACHE_URL="")
+        migrate(copy, document)
         seconds = world.monotonic() - began
     verdict, findings = catalog.compare(before, _catalog(copy))
     return Rehearsed(seconds, verdict, findings, watch.held(before["columns"]), _size(copy) - size)

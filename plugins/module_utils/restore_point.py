@@ -39,7 +39,7 @@ def leftovers(app: App) -> list[str]:
         stamp, _dash, release = name.partition(".")[0].partition("-")
         staged = app.journal.release(release).get("staged_at")
         forgotten = f"{app.layout.restore_points}/{name}" not in known and staged is not None and stamp >= time.strftime(STAMP, time.gmtime(staged))
-        if name.endswith(".part") or forgotten:
+        if name.endswith((".part", ".list")) or name.startswith("rehearsal.dump") or forgotten:
             found.append(f"{app.layout.restore_points}/{name}")
     return found
 

@@ -100,6 +100,8 @@ def _prepare(app: App, log: Log, database: Database, release: str) -> None:
     options = app.document["migrate"]
     rehearses = bool(options["rehearsal"]["enabled"] and app.document.get("rehearsal_url"))
     expected = forecast.look(app, database, forecast.of_release(app, release))
+    if expected.unknown:
+        log.say(f"{app.name}: pending migrations are not judged, since {expected.unknown}")
     for path, count in expected.files.items():
         log.say(f"{app.name}: pending: {path} ({count} statements)")
     for finding in expected.findings:

@@ -27,7 +27,7 @@ attributes:
     support: full
 options:
   hosts:
-    description: For each host what M(anchorage.vps.release_step#module) returned for O(anchorage.vps.release_step#module:operation=plan).
+    description: For each host what the filter P(anchorage.vps.deploy_results#filter) makes of its variables.
     type: dict
     required: true
   expect:
@@ -41,7 +41,7 @@ options:
 EXAMPLES = r"""
 - name: Say what a deploy would do
   anchorage.vps.deploy_plan:
-    hosts: "{{ dict(ansible_play_hosts_all | zip(ansible_play_hosts_all | map('extract', hostvars, 'release_preview'))) }}"
+    hosts: "{{ dict(ansible_play_hosts_all | zip(ansible_play_hosts_all | map('extract', hostvars) | map('anchorage.vps.deploy_results'))) }}"
   run_once: true
 """
 

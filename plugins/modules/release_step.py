@@ -72,10 +72,9 @@ options:
     default: {}
   migrations:
     description:
-      - With O(operation=plan), for each app whose source lies on the controller, the statements of its migrations by file.
-      - The action plugin reads them from O(sources). With V({}) the source has none.
-    type: dict
-    default: {}
+      - With O(operation=plan), as JSON, for each app whose source lies on the controller the statements of its migrations by file.
+      - The action plugin reads them from O(sources).
+    type: str
   detail:
     description: With O(operation=plan), whether everything is told that a person wants to know. The action plugin asks so.
     type: bool
@@ -128,7 +127,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, rollback
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, release_plan, rollback
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
@@ -143,12 +142,14 @@ def _plan(module: AnsibleModule) -> dict[str, t.Any]:
     world, given, found, changed = World(), _given(module), {}, False
     for name in module.params["apps"]:
         if module.check_mode and not world.exists(f"{DOCUMENTS}/{name}.json"):
-            found[name] = {"app": name, "release": None, "steps": list(engine.STEPS), "note": "not predicted: nothing was deployed to this host yet"}
+            wanted = release_plan.digest([given.get(name), module.params["sources"].get(name)])
+            note = "not predicted: nothing was deployed to this host yet"
+            found[name] = {"app": name, "release": None, "steps": list(engine.STEPS), "note": note, "id": wanted}
             continue
         app = App(name, world, given.get(name))
         found[name] = engine.plan(app, module.params["sources"].get(name))
         if module.params.get("detail"):
-            found[name] = preview.preview(app, found[name], module.params["migrations"].get(name))
+            found[name] = preview.preview(app, found[name], json.loads(module.params["migrations"] or "{}").get(name))
         elif name in given and not found[name]["steps"] and not module.check_mode:
             changed = engine.keep_document_unless_busy(app) or changed
     return {"changed": changed, "apps": found}
@@ -195,7 +196,7 @@ def main() -> None:
             "apps": {"type": "list", "elements": "str", "required": True},
             "documents": {"type": "list", "elements": "str", "default": [], "no_log": True},
             "sources": {"type": "dict", "default": {}},
-            "migrations": {"type": "dict", "default": {}},
+            "migrations": {"type": "str", "no_log": True},
             "detail": {"type": "bool", "default": False},
             "wish": {"type": "dict", "default": {}},
             "log": {"type": "path"},

@@ -32,20 +32,21 @@ PREVIEW = {"app": "shop", "class": "nothing", "live": "r1", "slot": "blue", "id"
 
 
 def test_the_plans_of_all_hosts_have_one_id(run, tmp_path):
-    hosts = {"web1": {"apps": {"shop": PREVIEW}}, "web2": {"apps": {"shop": PREVIEW}}, "db1": {}}
+    hosts = {"web1": {"preview": {"shop": PREVIEW}}, "web2": {"preview": {"shop": PREVIEW}}, "db1": {"preview": {}, "status": []}}
     result, said = run(deploy_plan, hosts=hosts, path=str(tmp_path / "plan.json"))
-    assert [line for line, _colour in said][:2] == [
+    assert [line for line, _colour in said][:3] == [
         "web1 shop: nothing to do; release r1 is live in slot blue",
         "web2 shop: nothing to do; release r1 is live in slot blue",
+        "db1: no app, or not asked",
     ]
     assert said[-1][0] == f"plan {result['id']}; to do exactly this: -e plan={result['id']}"
     assert json.loads((tmp_path / "plan.json").read_text())["plan"] == result["id"]
-    other = {**hosts, "web2": {"apps": {"shop": {**PREVIEW, "id": "a2"}}}}
+    other = {**hosts, "web2": {"preview": {"shop": {**PREVIEW, "id": "a2"}}}}
     assert run(deploy_plan, hosts=other)[0]["id"] != result["id"]
 
 
 def test_another_plan_than_the_one_agreed_to_is_refused(run):
-    hosts = {"web1": {"apps": {"shop": PREVIEW}}}
+    hosts = {"web1": {"preview": {"shop": PREVIEW}}}
     name = run(deploy_plan, hosts=hosts)[0]["id"]
     assert not run(deploy_plan, hosts=hosts, expect=name)[0].get("failed")
     result, _said = run(deploy_plan, hosts=hosts, expect="0123456789ab")
@@ -94,5 +95,6 @@ def test_in_check_mode_nothing_is_printed(run, tmp_path):
 
 def test_what_a_run_did_is_found_among_a_hosts_variables():
     found = deploy_results({"anchorage_status": {"status": [STATUS]}, "release_staged": STEPS[0], "release_activated": STEPS[2], "other": 1})
-    assert found == {"status": [STATUS], "steps": [STEPS[0], STEPS[2]]}
-    assert deploy_results({}) == {"status": [], "steps": []}
+    assert found == {"preview": {}, "status": [STATUS], "steps": [STEPS[0], STEPS[2]]}
+    assert deploy_results({}) == {"preview": {}, "status": [], "steps": []}
+    assert deploy_results({"release_preview": {"apps": {"shop": PREVIEW}}})["preview"] == {"shop": PREVIEW}

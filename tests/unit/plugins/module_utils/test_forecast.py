@@ -92,6 +92,21 @@ def test_what_the_database_has_seen_already_is_not_judged_again(host):
     assert migrate(app, log, release="r1") is True
 
 
+def test_what_a_failed_attempt_made_does_not_stop_the_next(host):
+    sql = "CREATE TABLE IF NOT EXISTS brand (id text); CREATE UNIQUE INDEX i ON brand (id);"
+    app, world, log = host({"dist/migrations/2.sql": sql}, sizes=[("public.orders", 1), ("public.brand", 1)])
+    with pytest.raises(AnchorageError, match="unique index"):
+        migrate(app, log, release="r1")
+    world.files[app.layout.catalog] = json.dumps({"columns": {"public.orders": {}}, "rules": [], "unique": [], "labels": []})
+    assert migrate(app, log, release="r1") is True
+
+
+def test_without_any_release_to_compare_with_nothing_is_judged_and_that_is_said(host):
+    app, world, log = host({"dist/migrations/2.sql": "DROP TABLE orders"}, marks=("r9",))
+    assert migrate(app, log, release="r1") is True
+    assert "shop: pending migrations are not judged, since no release that the database was migrated to lies on this host" in log.tail
+
+
 def test_files_that_the_contract_does_not_name_are_not_read(host):
     app, world, log = host({"dist/other/2.sql": "DROP TABLE orders"})
     assert forecast.of_release(app, "r1") == {"migrations/1.sql": ["CREATE TABLE orders (id text)"]}

@@ -50,7 +50,36 @@ CORPUS = [
     ("CREATE UNIQUE INDEX CONCURRENTLY i ON orders (note)", {CONTRACT}),
     ("CREATE UNIQUE INDEX i ON orders (note)", {CONTRACT, HEAVY}),
     ("TRUNCATE TABLE orders", {CONTRACT}),
-    ("DELETE FROM orders WHERE note IS NULL", {CONTRACT}),
+    ("DELETE FROM orders WHERE note IS NULL", set()),
+    ("DELETE FROM orders", {CONTRACT}),
+    ("WITH gone AS (DELETE FROM orders RETURNING *) INSERT INTO carts SELECT * FROM gone", {CONTRACT}),
+    ("WITH gone AS (DELETE FROM orders WHERE id = '1') SELECT 1", set()),
+    ("UPDATE orders SET note = (SELECT note FROM carts WHERE carts.id = orders.cart)", {HEAVY}),
+    ("DO $$ BEGIN EXECUTE 'DROP TABLE orders'; END $$", {CONTRACT}),
+    (
+        "DO $$ BEGIN EXECUTE format('ALTER TABLE %I DROP COLUMN note', t); END $$",
+        {
+            CONTRACT,
+        },
+    ),
+    ("DO 'BEGIN DROP TABLE orders; END'", {CONTRACT}),
+    ("TRUNCATE gone, orders", {CONTRACT}),
+    ("ALTER TABLE orders DETACH PARTITION orders_2025", {CONTRACT}),
+    ("ALTER TYPE money DROP ATTRIBUTE currency", {CONTRACT}),
+    ("DROP PROCEDURE tidy", {CONTRACT}),
+    ("ALTER TABLE carts ENABLE ROW LEVEL SECURITY", {CONTRACT}),
+    ('ALTER TABLE carts ADD COLUMN "default" text NOT NULL', {CONTRACT}),
+    ("VACUUM (FULL, ANALYZE) orders", {HEAVY}),
+    ("ALTER TABLE invoices DROP COLUMN total", {CONTRACT}),
+    ("ALTER TABLE orders ADD COLUMN note text DEFAULT 'a, DROP id'", set()),
+    ("ALTER TABLE orders ALTER COLUMN note TYPE text USING (note::text)", set()),
+    ("ALTER TABLE orders ALTER COLUMN total SET DATA TYPE int", set()),
+    ("ALTER TABLE orders ALTER COLUMN code TYPE text", set()),
+    ("ALTER TABLE orders ALTER COLUMN total SET NOT NULL", set()),
+    ("ALTER TABLE orders ALTER COLUMN note DROP DEFAULT", set()),
+    ("ALTER TABLE orders ALTER COLUMN total DROP DEFAULT", {CONTRACT}),
+    ("ALTER TABLE carts ADD CONSTRAINT carts_kind_check CHECK (kind IN ('a', 'b', 'new'))", set()),
+    ("ALTER TABLE carts ADD CONSTRAINT carts_kind_check CHECK (kind IN ('a'))", {CONTRACT}),
     ("CREATE INDEX i ON public.orders USING gin (note)", {HEAVY}),
     ("UPDATE orders SET note = ''", {HEAVY}),
     ("ALTER TABLE orders ADD COLUMN token uuid NOT NULL DEFAULT gen_random_uuid()", {HEAVY}),
@@ -64,7 +93,9 @@ CORPUS = [
 
 
 def in_use():
-    return Tables({"public.orders": BIG, "public.carts": SMALL}, 64 << 20)
+    columns = {"public.orders": {"note": ["text", False, False], "total": ["integer", True, True], "code": ["character varying(5)", False, False]}}
+    rules = {("public.carts", "carts_kind_check"): "CHECK ((kind = ANY (ARRAY['a'::text, 'b'::text])))"}
+    return Tables({"public.orders": BIG, "public.carts": SMALL, "shop.invoices": SMALL}, 64 << 20, columns, rules)
 
 
 @pytest.mark.parametrize(("sql", "verdicts"), CORPUS, ids=[sql[:60] for sql, _verdicts in CORPUS])
@@ -115,12 +146,40 @@ export class Migration2 extends Migration {
 
 def test_a_scripts_statements_are_those_of_its_way_up():
     assert statements("migrations/2.ts", SCRIPT) == [
-        'alter table if exists "a" add column "b" text null default \'?\'',
+        'alter table if exists "a" add column "b" text null default \'anchorage_some_name\'',
         'create index if not exists "i" on "a" (b)',
         "drop table 'zz'",
         "dropTable(…)",
     ]
     assert judge_statement("dropTable(…)", Tables()) == [(CONTRACT, "a call that takes away or renames")]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'q(`\n -- away with it\n ALTER TABLE "orders" DROP COLUMN note`)',
+        'q(`/* c */ DROP TABLE "orders"`)',
+        'q("BEGIN; DROP TABLE \\"orders\\"; COMMIT")',
+        """q("ALTER TABLE orders " + 'DROP COLUMN note')""",
+        'q("ALTER TABLE " + this.table + " DROP COLUMN note")',
+        'q(`ALTER TABLE "${schema}"."orders" DROP COLUMN note`)',
+        "q(`DROP TABLE ${t}`)",
+        "knex.schema.dropTableIfExists('orders')",
+        "await queryRunner.renameColumn('orders', 'a', 'b')",
+    ],
+)
+def test_what_a_script_takes_away_is_found_however_it_is_written(code):
+    lines = statements("migrations/1.ts", f"export async function up(q) {{ {code} }}\nexport async function down() {{}}")
+    assert judge({"1.ts": lines}, in_use())[0] == CONTRACT, lines
+
+
+def test_what_a_script_builds_otherwise_is_not_held_against_it():
+    assert statements("migrations/1.ts", "up() { queryRunner.dropIndex('a'); queryRunner.dropForeignKey('b'); console.log('gone') }") == []
+
+
+def test_values_are_not_printed():
+    _verdict, (found,) = judge({"1.sql": ["UPDATE orders SET note = 'sesame'"]}, in_use())
+    assert "sesame" not in str(found) and found.statement == "UPDATE orders SET note = '…'"
 
 
 def test_a_script_whose_way_down_comes_first_is_read_wholly():

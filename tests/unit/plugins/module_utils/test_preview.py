@@ -88,7 +88,7 @@ def test_a_tree_that_is_built_is_believed_before_the_source(host):
 @pytest.mark.parametrize(
     ("change", "given", "why"),
     [
-        (lambda app, world: setattr(world, "database_up", False), {}, "PostgreSQL refused"),
+        (lambda app, world: setattr(world, "database_up", False), {"migrations/2.sql": ["SELECT 1"]}, "PostgreSQL refused"),
         (lambda app, world: app.document["migrate"].update(files=[]), {}, "migrate.files names no files"),
         (lambda app, world: None, None, "the source is not on this host yet"),
     ],

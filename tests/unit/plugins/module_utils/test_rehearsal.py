@@ -64,6 +64,39 @@ def test_only_the_copy_is_named_to_what_is_rehearsed(host):
     assert rehearsed["PGAPPNAME"] == "anchorage-rehearse-shop"
 
 
+def test_another_address_of_the_same_database_is_replaced_too(host):
+    app, world, log, _held = host()
+    app.document["secrets_env"] = {"DIRECT_URL": f"postgresql://owner:{PASSWORD}@127.0.0.1:6432/shop?schema=public", "OTHER": "postgres://x@10.0.0.1/shop"}
+    app.document["redis_url"] = "redis://shop:x@127.0.0.1:6379/0"
+    app.document["env"] = {"A": "1"}
+    monkey = rehearsal._elsewhere(app, rehearsal.Database(world, app.document["database_url"]), app.document["secrets_env"])
+    assert monkey["DIRECT_URL"] == app.document["rehearsal_url"] and monkey["OTHER"] == "postgres://x@10.0.0.1/shop"
+    world.answers["PING"] = ""
+    found = {}
+    rehearsal._migrate(
+        app,
+        rehearsal.Database(world, app.document["database_url"]),
+        rehearsal.Database(world, app.document["rehearsal_url"]),
+        lambda copy, given: found.update(given),
+    )
+    assert found["env"] == {"A": "1", "REDIS_URL": "", "REDIS_CACHE_URL": ""} and found["secrets_env"]["DIRECT_URL"].endswith("shop_rehearsal")
+
+
+def test_a_copy_that_cannot_be_emptied_is_said(host):
+    app, world, log, _held = host()
+    real, emptied = world._psql, []
+
+    def psql(argv, call):
+        if "DROP SCHEMA %I CASCADE" in (call["input"] or "") and "CREATE SCHEMA" not in call["input"]:
+            emptied.append(1)
+            return Completed(1, "", "ERROR: in use")
+        return real(argv, call)
+
+    world._psql = psql
+    assert migrate(app, log, release="r1") is True
+    assert emptied and "could not be emptied and holds a copy of the data: ERROR: in use" in " ".join(log.tail)
+
+
 def test_the_copy_is_filled_by_the_restore_point(host):
     app, world, log, _held = host()
     migrate(app, log, release="r1")
@@ -175,6 +208,8 @@ def test_a_lock_lasts_from_the_first_look_that_saw_it_to_the_last(tmp_path, monk
         return json.dumps({"table": table, "mode": "ShareLock", "pid": pid, "statement": statement})
 
     looks = [
+        [row("public.items", 1, "earlier")],
+        [],
         [row("public.items", 1, "A")],
         [row("public.items", 1, "B"), row("public.new", 1, "B")],
         [row("public.items", 2, "C")],
