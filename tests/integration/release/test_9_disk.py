@@ -16,6 +16,7 @@ import time
 
 import pytest
 
+from .conftest import until
 from .disk import Disk
 from .fault import made_good, refused, runs_of
 
@@ -30,15 +31,19 @@ def small(vps, tmp_path_factory):
         "home": Disk(vps.host, HOME, directory / "home.img", mib=96, inodes=4096),
         "state": Disk(vps.host, STATE, directory / "state.img", mib=128, inodes=2048),
     }
-    # Units have mounts of their own, made when they start.
-    restart = "systemctl restart pm2-alpha.service nginx.service"
+
+    def restart():
+        """Units have mounts of their own, made when they start."""
+        vps.host.shell("systemctl restart pm2-alpha.service nginx.service")
+        until(lambda: vps.host.state()["running"], "the live release")
+
     with contextlib.ExitStack() as stack:
         for disk in disks.values():
             disk.mount()
             stack.callback(disk.unmount)
-        vps.host.shell(restart)
+        restart()
         yield disks
-    vps.host.shell(restart)
+    restart()
 
 
 @pytest.fixture
