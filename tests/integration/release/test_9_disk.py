@@ -73,7 +73,8 @@ def full(shop, disk, *words, broke, database=None, **options):
     return told
 
 
-@pytest.mark.parametrize("what", ["bytes", pytest.param("inodes", marks=pytest.mark.fault)])
+@pytest.mark.fault
+@pytest.mark.parametrize("what", ["bytes", "inodes"])
 def test_a_disk_without_room_is_refused_before_anything_is_written(shop, disks, what):
     disk = disks["home"]
     shop.apps.app("alpha")
