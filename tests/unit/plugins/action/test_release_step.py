@@ -178,7 +178,9 @@ def test_a_source_that_is_cut_off_on_its_way_leaves_nothing_behind(tmp_path, arr
 def test_a_connection_that_goes_with_a_source_on_its_way_takes_it_along(tmp_path):
     """The connection goes and takes the receiving shell with it."""
     place = tmp_path / "host" / "s1.tar"
-    process = subprocess.Popen(["sh", "-c", release_step.receive(str(place), b"12345678")], stdin=subprocess.PIPE, start_new_session=True)
+    command = ["sh", "-c", release_step.receive(str(place), b"12345678")]
+    # Whoever runs the tests under nohup hands on that the signal is ignored, and then no shell can trap it.
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     process.stdin.write(b"1234")
     process.stdin.flush()
     while not place.parent.exists() or not any(path.stat().st_size for path in place.parent.iterdir()):
