@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
@@ -26,13 +27,14 @@ def unchanged(shop, before):
 
 def test_a_plan_says_what_is_going_to_happen_and_a_changed_one_is_refused(shop, tmp_path):
     before = shop.host.serving()
-    shop.apps.app("alpha", env={"GREETING": "secret-greeting"}, files={"migrations/20.sql": "CREATE TABLE IF NOT EXISTS stub_notes (id int);"})
+    name = f"migrations/{time.time_ns()}.sql"
+    shop.apps.app("alpha", env={"GREETING": "secret-greeting"}, files={name: "CREATE TABLE IF NOT EXISTS stub_notes (id int);"})
     shop.apps.migrate("alpha", **FILES)
     told = shop.apps.deploy("--tags", "plan", "-e", f"deploy_plan_path={tmp_path}/plan.json")
     unchanged(shop, before)
     assert told.changed == 0 and f"alpha: {before.live} -> " in told.output
     assert "environment: +GREETING" in told.output and "secret-greeting" not in told.output
-    assert "migrations: 1 of the project's own pending, expand" in told.output and "migrations/20.sql (1 statements)" in told.output
+    assert "migrations: 1 of the project's own pending, expand" in told.output and f"{name} (1 statements)" in told.output
     assert "expected: no gap" in told.output and "stops before its successor starts: worker" in told.output
     assert re.search(r"memory: needs \d+ MiB, free \d+ MiB", told.output) and re.search(r"disk in /srv/alpha: needs \d+ MiB, free \d+ MiB", told.output)
     agreed = plan_of(told)
@@ -43,7 +45,7 @@ def test_a_plan_says_what_is_going_to_happen_and_a_changed_one_is_refused(shop, 
     after = shop.host.serving()
     after.check()
     assert after.live == written["hosts"]["vps"]["alpha"]["release"]
-    (done,) = json.loads((tmp_path / "done.json").read_text())["apps"]
+    (done,) = [app for app in json.loads((tmp_path / "done.json").read_text())["apps"] if app["app"] == "alpha"]
     assert (
         done["live"] == after.live
         and set(done["seconds"]) == {"stage", "migrate", "activate"}
