@@ -89,7 +89,7 @@ def _texts(path: str) -> t.Iterator[tuple[str, t.Callable[[], bytes]]]:
     with tarfile.open(path) as bundle:
         found = [member for member in bundle.getmembers() if member.isreg()]
         tops = {os.path.normpath(member.name).split("/")[0] for member in bundle.getmembers() if os.path.normpath(member.name) != "."}
-        top = f"{next(iter(tops))}/" if len(tops) == 1 and all("/" in os.path.normpath(member.name) for member in found) else ""
+        top = f"{min(tops)}/" if len(tops) == 1 and all("/" in os.path.normpath(member.name) for member in found) else ""
         for member in found:
             yield os.path.normpath(member.name).removeprefix(top), lambda member=member: t.cast("t.IO[bytes]", bundle.extractfile(member)).read()
 

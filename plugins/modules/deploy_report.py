@@ -27,7 +27,7 @@ attributes:
     support: full
 options:
   hosts:
-    description: For each host, C(status) as M(anchorage.vps.release_step#module) returns it, and C(steps), the results of the tasks that ran steps.
+    description: For each host, C(status) as M(anchorage.vps.release_step) returns it, and C(steps), the results of the tasks that ran steps.
     type: dict
     required: true
   path:

@@ -416,4 +416,4 @@ class Trial:
 def random_cases(playbook: str, seed: int, seconds: float, number: int) -> list[Case]:
     """Return cases at random moments of the first so many seconds of a playbook's runs."""
     dice = random.Random(f"{playbook} {seed}")
-    return [Case(playbook, dice.choice(WAYS), after=round(dice.uniform(0.3, seconds), 2)) for _ in range(number)]
+    return [Case(playbook, dice.choice(WAYS), after=round(dice.uniform(0.3, seconds), 2)) for _point in range(number)]

@@ -80,7 +80,10 @@ def test_good_answers_of_all_forms_are_no_failures():
         if answer.body != b"OK":
             raise client.Failure("wrong answer")
 
-    seen, _calls = visit(lambda call: next(answers)(call), client.Kind("one", 1, "/", kept=False, check=exact), times=3)
+    def answer(call):
+        return next(answers)(call)
+
+    seen, _calls = visit(answer, client.Kind("one", 1, "/", kept=False, check=exact), times=3)
     assert (seen["requests"], seen["failed"]) == (3, 0)
 
 
