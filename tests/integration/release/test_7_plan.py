@@ -68,15 +68,17 @@ def test_the_host_itself_plans(shop):
 
 
 def test_a_migration_that_takes_away_stops_before_the_database_until_the_contract_says_so(shop):
-    shop.apps.app("alpha", files={"migrations/30.sql": NOTE})
+    stamp = time.time_ns()
+    first, second = (f"migrations/{number}.sql" for number in (stamp, stamp + 1))
+    shop.apps.app("alpha", files={first: NOTE})
     shop.apps.migrate("alpha", **FILES)
     shop.apps.deploy()
     before, runs = shop.host.serving(), shop.host.runs()
-    shop.apps.app("alpha", files={"migrations/30.sql": NOTE, "migrations/31.sql": "ALTER TABLE stub_items DROP COLUMN note;"})
+    shop.apps.app("alpha", files={first: NOTE, second: "ALTER TABLE stub_items DROP COLUMN note;"})
     shop.apps.migrate("alpha", **FILES)
     assert "STOPS: The migration of alpha" in shop.apps.deploy("--check").output
     refused = re.sub(r"\s+", " ", shop.apps.deploy(rc=None).output)
-    assert "(contract), so it was not run: migrations/31.sql: ALTER TABLE stub_items DROP COLUMN note" in refused
+    assert f"(contract), so it was not run: {second}: ALTER TABLE stub_items DROP COLUMN note" in refused
     assert "Broke: gate (verdict)." in refused and f"Live now: alpha release {before.live}" in refused
     assert "set apps.alpha.migrate.allow: [contract] and run deploy.yml again" in refused
     unchanged(shop, before)
@@ -86,7 +88,7 @@ def test_a_migration_that_takes_away_stops_before_the_database_until_the_contrac
 
     shop.apps.migrate("alpha", **FILES, allow=["contract"])
     said = shop.apps.deploy().output
-    assert "contract: migrations/31.sql" in said and "column public.stub_items.note is gone" in said
+    assert f"contract: {second}" in said and "column public.stub_items.note is gone" in said
     after = shop.host.serving()
     after.check()
     assert after.live != before.live and shop.host.runs(after.live) == 1

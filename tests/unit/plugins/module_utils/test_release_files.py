@@ -178,3 +178,21 @@ def test_a_wrong_database_address_is_refused_without_showing_it(url):
     with pytest.raises(AnchorageError) as caught:
         database.environment(url)
     assert url not in caught.value.text()
+
+
+@pytest.mark.parametrize("top", [None, "shop-1.2/"], ids=["directory", "archive"])
+def test_the_migrations_of_a_source_are_read_where_it_lies(tmp_path, top):
+    files = {"apps/shop/migrations/1.sql": "DROP TABLE a;", "apps/shop/other/2.sql": "DROP TABLE b", "migrations/3.sql": "DROP TABLE c"}
+    for name, text in files.items():
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    place = tmp_path / "source"
+    if top:
+        place = tmp_path / "source.tar.gz"
+        with tarfile.open(place, "w:gz") as bundle:
+            for name in files:
+                bundle.add(tmp_path / "source" / name, f"{top}{name}")
+    document = {"source": {"subdir": "apps/shop"}, "migrate": {"files": ["migrations/*"]}}
+    assert source_tree.migrations(str(place), document) == {"migrations/1.sql": ["DROP TABLE a"]}
+    assert source_tree.migrations(str(place), {**document, "source": {}}) == {"migrations/3.sql": ["DROP TABLE c"]}
