@@ -152,8 +152,7 @@ class Shop(Subject):
         self.region = ""
 
     def _app(self, **more: t.Any) -> dict[str, t.Any]:
-        patient = {"health": {"deadline_seconds": 600}}
-        return {"preset": "medusa", "rate_limit": None, "admin": {"email": "admin@example.com"}, "processes": {"server": patient, "worker": patient}, **more}
+        return {"preset": "medusa", "rate_limit": None, "admin": {"email": "admin@example.com"}, **more}
 
     def built(self, number: int) -> dict[str, t.Any]:
         place = self.ground.copy(self.source, f"source-{number}")
