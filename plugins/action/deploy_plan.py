@@ -35,7 +35,6 @@ class ActionModule(ActionBase):
         args = self._task.args
         hosts = {host: found.get("preview") or {} for host, found in args["hosts"].items()}
         name = plan_id(hosts)
-        colour = None
         for host, apps in hosts.items():
             if not apps:
                 display.display(f"  {host}: no app, or not asked")

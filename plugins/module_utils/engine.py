@@ -63,7 +63,8 @@ def resolve_source(app: App, given: str | None) -> str:
         return t.cast(str, version)
     names = [f"refs/heads/{version}", f"refs/tags/{version}", f"refs/tags/{version}^{{}}"]
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_TERMINAL_PROMPT": "0", "HOME": app.layout.cache, "LANG": "C.UTF-8"}
-    done = app.world.run(["git", "ls-remote", "--", source["repo"], *names], env=environment, timeout=60)
+    # As the app's user, like the clone: what a build left in that home (a .gitconfig) may name commands, and they must not be root's.
+    done = app.world.run(["git", "ls-remote", "--", source["repo"], *names], env=environment, timeout=60, user=app.user)
     if done.rc != 0:
         raise AnchorageError(
             f"The repository {source['repo']} of {app.name} does not answer: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.rc}.",

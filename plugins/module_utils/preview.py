@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import tempfile
@@ -111,6 +112,7 @@ def _fetched(app: App, source_id: str) -> dict[str, list[str]] | None:
         return None
     os.makedirs(app.layout.cache, exist_ok=True)
     directory = tempfile.mkdtemp(prefix="plan-", dir=app.layout.cache)
+    os.chown(directory, pwd.getpwnam(app.user).pw_uid, -1)
     try:
         _git(app, directory, "init", "--quiet", "--bare", ".")
         _git(app, directory, "fetch", "--quiet", "--depth=1", "--no-tags", "--", source["repo"], source["version"])
@@ -124,8 +126,9 @@ def _fetched(app: App, source_id: str) -> dict[str, list[str]] | None:
 
 
 def _git(app: App, directory: str, *words: str) -> str:
+    """Run git as the app's user, whose home the build could write to."""
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "GIT_TERMINAL_PROMPT": "0", "HOME": app.layout.cache, "LANG": "C.UTF-8"}
-    done = app.world.run(["git", *words], env=environment, cwd=directory, timeout=120)
+    done = app.world.run(["git", *words], env=environment, cwd=directory, timeout=120, user=app.user)
     if done.rc != 0:
         lines = done.stderr.strip().splitlines()
         raise AnchorageError(f"git {words[0]} of {app.document['source']['repo']} failed: {lines[-1] if lines else done.rc}")

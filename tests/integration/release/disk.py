@@ -86,12 +86,16 @@ class Disk:
 
     def _mount(self) -> str:
         """Return the command that mounts it, but for the directory: ext4 in a file of this machine where that can be had, else a tmpfs."""
+        in_memory = f"mount -t tmpfs -o size={self.mib}m,nr_inodes={self.inodes},mode=0755 tmpfs"
         if os.geteuid() != 0 or not shutil.which("mkfs.ext4") or not shutil.which("losetup"):
-            return f"mount -t tmpfs -o size={self.mib}m,nr_inodes={self.inodes},mode=0755 tmpfs"
+            return in_memory
         with self.file.open("wb") as stream:
             stream.truncate(self.mib << 20)
         subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", "-J", "size=4", "-N", str(self.inodes), str(self.file)], check=True)
-        self.loop = subprocess.run(["losetup", "--find", "--show", str(self.file)], capture_output=True, text=True, check=True).stdout.strip()
+        found = subprocess.run(["losetup", "--find", "--show", str(self.file)], capture_output=True, text=True, check=False)
+        if found.returncode != 0:
+            return in_memory
+        self.loop = found.stdout.strip()
         node = f"/dev/anchorage-{os.path.basename(self.loop)}"
         number = os.stat(self.loop).st_rdev
         self._run(f"rm -f {node}; mknod -m 600 {node} b {os.major(number)} {os.minor(number)}")

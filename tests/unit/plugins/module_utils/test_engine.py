@@ -58,6 +58,7 @@ def test_a_name_becomes_a_commit(shop, answer, commit):
     assert engine.resolve_source(source(app, kind="git", repo="https://git.example.com/shop.git", version="v1"), None) == commit
     (call,) = world.ran
     assert call["env"]["GIT_TERMINAL_PROMPT"] == "0" and call["timeout"] and call["argv"][:3] == ["git", "ls-remote", "--"]
+    assert call["user"] == app.user, "a build may have left a .gitconfig that names commands"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,8 @@ def test_what_is_not_known_is_said(host, change, given, why):
 def test_the_migrations_of_a_commit_are_fetched_and_thrown_away(host, tmp_path, monkeypatch):
     app, world = host()
     monkeypatch.setattr(module.os, "makedirs", lambda path, exist_ok: None)
-    monkeypatch.setattr(module.tempfile, "mkdtemp", lambda prefix, dir: str(tmp_path / "plan"))
+    monkeypatch.setattr(module.tempfile, "mkdtemp", lambda prefix, dir: str(tmp_path))
+    monkeypatch.setattr(module.shutil, "rmtree", lambda path, ignore_errors: None)
     app.document["source"] = {"kind": "git", "repo": "https://git.example.com/shop.git", "version": "main", "subdir": "apps/shop"}
 
     def git(argv, call):
@@ -115,6 +116,7 @@ def test_the_migrations_of_a_commit_are_fetched_and_thrown_away(host, tmp_path, 
     world._git = git
     assert "contract: migrations/2.sql: DROP TABLE orders" in text(app)
     fetched = [call["argv"] for call in world.ran if call["argv"][:2] == ["git", "fetch"]]
+    assert {call["user"] for call in world.ran if call["argv"][0] == "git"} == {app.user}
     assert fetched[0][-2:] == ["https://git.example.com/shop.git", "main"]
     world._git = lambda argv, call: Completed(128, "", "fatal: could not read\n")
     assert "not judged, since git init of https://git.example.com/shop.git failed: fatal: could not read" in text(app)
