@@ -148,5 +148,5 @@ def test_the_id_is_of_what_is_wanted_and_what_is(host, monkeypatch):
     assert preview(app, {**PLAN, "steps": STEPS}, {})["id"] == first, "free space is no part of it"
     assert preview(app, {**PLAN, "steps": STEPS, "live": "r0"}, {})["id"] != first
     assert preview(app, {**PLAN, "steps": STEPS}, {"migrations/2.sql": ["SELECT 1"]})["id"] != first
-    app.document["env"] = {"A": "2"}
-    assert preview(app, {**PLAN, "steps": STEPS}, {})["id"] != first
+    app.document["secrets_env"] = {"JWT_SECRET": "k" * 32}
+    assert preview(app, {**PLAN, "steps": STEPS}, {})["id"] != first, "the names that change are the same, a value is not"

@@ -129,7 +129,7 @@ def test_slow_requests_are_judged_at_the_end(world):
 
 def test_half_a_line_is_read_when_it_is_whole(world):
     line = f"{plain(NEW, 500)}\n"
-    parts = iter([line[:40], line[40:] + line[:90], line[90:], "", "", ""])
+    parts = iter([line[:-12], line[-12:] + line[:-9], line[-9:], "", "", ""])
     world.on_look.append(lambda: world.files.__setitem__(ACCESS_LOG, world.files[ACCESS_LOG] + next(parts)))
     soak, _asked = watch(world)
     assert (soak.new.requests, soak.new.failed) == (2, 2)
