@@ -191,7 +191,8 @@ def _rollback(options: argparse.Namespace) -> int:
     app = App(options.app, World())
     plan = rollback.plan(app, options.to, code_only=options.code_only)
     if options.plan:
-        say(json.dumps(plan, indent=1, sort_keys=True) if options.json else f"{app.name}: would go back from {plan['live']} to {plan['release']}")
+        told = plan.get("note") or f"{app.name}: would go back from {plan['live']} to {plan['release']}"
+        say(json.dumps(plan, indent=1, sort_keys=True) if options.json else told)
         return 0
     if not plan["needed"]:
         say(plan["note"])

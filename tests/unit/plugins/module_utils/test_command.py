@@ -49,6 +49,11 @@ def test_a_plan_of_a_rollback_starts_nothing(shop, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out)["release"] == "r1"
 
 
+def test_a_plan_of_a_rollback_that_is_done_already_says_so(shop, capsys):
+    assert command.main(["rollback", "shop", "--to", "r2", "--plan"]) == 0
+    assert capsys.readouterr().out.startswith("shop: release r2 is live already")
+
+
 def test_a_rollback_that_is_refused_says_why_and_ends_with_1(shop, capsys):
     assert command.main(["rollback", "shop", "--to", "r9"]) == 1
     assert "Release r9 of shop is not on this host" in capsys.readouterr().err
