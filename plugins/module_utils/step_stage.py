@@ -364,15 +364,23 @@ class Builder:
         os.makedirs(f"{staging}/full")
         os.makedirs(f"{staging}/production")
         modules = f"{self.root}/node_modules"
-        if not os.path.isdir(modules):
-            os.makedirs(modules)
+        # Where there is nothing to install, or nothing is left of it, package managers leave no directory.
+        self._own_directory(modules)
         self._link_copy(modules, f"{staging}/full/node_modules")
         self._run(prune_command(t.cast(str, self.manager), self.manager_version), name="prune", directory=self.root, seconds=600)
+        self._own_directory(modules)
         os.rename(modules, f"{staging}/production/node_modules")
         self._own(staging, pwd.getpwnam(self.app.user).pw_gid)
         sync_tree(self.app, staging)
         os.rename(staging, place)
         fsync_directory(os.path.dirname(place))
+
+    def _own_directory(self, path: str) -> None:
+        """Make a directory that commands of the build may read and write, unless it is there."""
+        if not os.path.isdir(path):
+            user = pwd.getpwnam(self.app.user)
+            os.mkdir(path, mode=0o750)
+            os.chown(path, user.pw_uid, user.pw_gid)
 
     def _own(self, path: str, gid: int) -> None:
         """The app may read its release and change nothing of it."""

@@ -164,6 +164,20 @@ def test_a_tree_that_is_built_is_not_built_again(shop):
 NPM = {"package.json": '{"dependencies": {"a": "1"}}', "package-lock.json": "{}", "server.js": "1"}
 
 
+def test_a_lock_file_that_names_no_package_is_installed_from(shop, monkeypatch):
+    owned = []
+    monkeypatch.setattr(step_stage.os, "chown", lambda path, *_ids, **_options: owned.append(os.path.basename(path)))
+
+    def play(argv, directory, _on_line):
+        if argv[1] == "prune":
+            assert (directory / "node_modules").is_dir() and "node_modules" in owned, "npm has to read it"
+            (directory / "node_modules").rmdir()
+
+    app, _world = shop({**PLAIN, "package-lock.json": "{}"}, play)
+    assert put(app) is True
+    assert pathlib.Path(app.layout.release("r1"), "app", "node_modules").is_dir()
+
+
 def npm(calls):
     """Play npm: install two packages, prune one."""
 
