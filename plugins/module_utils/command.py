@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import engine, memory, preview, rollback, room
+from . import engine, hold, memory, preview, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -67,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--json", action="store_true")
     execute = commands.add_parser("exec", help="become the process that a file describes")
     execute.add_argument("file")
+    held = commands.add_parser("held", help="keep the requests of a socket waiting until a file says where they go")
+    held.add_argument("file")
     commands.add_parser("out-of-memory", help="say whether processes of the unit that this runs in were killed for want of memory")
     return top
 
@@ -229,6 +231,14 @@ def _out_of_memory(options: argparse.Namespace) -> int:
     said = memory.killed(World().read)
     if said:
         say(said)
+    return 0
+
+
+def _held(options: argparse.Namespace) -> int:
+    """Wait, and then become systemd's own proxy, which finds the socket where this process found it."""
+    place = hold.wait(World(), options.file)
+    if place is not None:
+        os.execv(hold.PROXY, hold.command(place))
     return 0
 
 

@@ -39,6 +39,7 @@ BOUNDS = {
     "max_body_mb": (1, 10240),
     "timeout_seconds": (1, 3600),
     "keep_releases": (2, 50),
+    "hold_seconds": (5, 600),
     "soak.seconds": (0, 3600),
     "soak.max_error_percent": (0, 100),
     "soak.max_slowdown": (1, 1000),
@@ -174,6 +175,7 @@ class _App:
         if domains and processes and not public:
             self.wrong("processes", "none is public although the app has a domain; set public: true on the one that serves it")
         hosts = self._hosts(app)
+        self._check_strategy(app, hosts, public)
         build = self._build(app, env)
         return {
             "name": self.name,
@@ -205,9 +207,22 @@ class _App:
             "max_body_mb": app["max_body_mb"],
             "timeout_seconds": app["timeout_seconds"],
             "keep_releases": app["keep_releases"],
+            "strategy": app["strategy"],
+            "hold_seconds": app["hold_seconds"],
             "soak": app["soak"],
             "keep_mb": app["keep_mb"],
         }
+
+    def _check_strategy(self, app: Data, hosts: t.Sequence[str], public: t.Sequence[str]) -> None:
+        if app["strategy"] != "hold":
+            return
+        proxies = {place["name"] for place in self.places["proxy"]}
+        if not public:
+            self.wrong("strategy", "hold is for an app that answers requests; for this one set overlap: false on its processes")
+        elif len(hosts) > 1 or not set(hosts) <= proxies:
+            self.wrong("strategy", "hold is for an app on one host, which is its own proxy; leave it out, or let the app's hosts name that one")
+        if isinstance(app["hold_seconds"], int) and isinstance(app["timeout_seconds"], int) and app["hold_seconds"] >= app["timeout_seconds"]:
+            self.wrong("hold_seconds", "must be less than timeout_seconds, after which the proxy gives up on those who wait")
 
     # -- shape
 

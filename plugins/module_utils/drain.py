@@ -61,13 +61,14 @@ def longest(document: dict[str, t.Any]) -> float:
     return max((float(process.get("drain_seconds", DEFAULT_SECONDS)) for process in document["processes"] if process["public"]), default=0.0) + QUIET
 
 
-def drain(app: App, log: Log, names: t.Container[str]) -> dict[int, int]:
+def drain(app: App, log: Log, names: t.Container[str], *, at_most: float | None = None) -> dict[int, int]:
     """Wait until no request is in hand at processes that are about to be stopped, each for its own time at most.
 
     :arg names: PM2's names of them; the proxy sends them nothing new any more.
+    :arg at_most: seconds that none may take longer than.
     :returns: the connections that were still open at the end, by port.
     """
-    waited = limits(app, names)
+    waited = {port: seconds if at_most is None else min(seconds, at_most) for port, seconds in limits(app, names).items()}
     began = app.world.monotonic()
     quiet_since: float | None = None
     told = False

@@ -78,6 +78,14 @@ class Layout:
         return f"{self.slot_directory}/soak"
 
     @property
+    def hold_flag(self) -> str:
+        return f"{self.slot_directory}/hold"
+
+    @property
+    def hold_socket(self) -> str:
+        return f"{self.slot_directory}/hold.sock"
+
+    @property
     def incoming(self) -> str:
         return f"{self.home}/incoming"
 

@@ -220,6 +220,8 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         "slot_directory": full["slot_directory"] or "",
         "flag_file": f"{full['slot_directory']}/green" if len(upstreams) == 2 else "",
         "soak_file": f"{full['slot_directory']}/soak" if len(upstreams) == 2 else "",
+        "hold_file": f"{full['slot_directory']}/hold" if len(upstreams) == 2 else "",
+        "hold_socket": f"{full['slot_directory']}/hold.sock" if len(upstreams) == 2 else "",
         "rate_limit": limit or {},
         "locations": locations(key, full, limit) if upstreams else [],
         "max_body_mb": full["max_body_mb"],

@@ -12,18 +12,19 @@ import shutil
 import tempfile
 import typing as t
 
-from . import forecast, migrations, release_plan, restore_point, room
+from . import forecast, hold, memory, migrations, processes, release_plan, restore_point, room
 from .app import App
 from .database import Database
 from .errors import AnchorageError
 from .release_plan import SERVICES, other_slot
 
 #: Nothing to do; the first release; old and new release run side by side until the new one is confirmed.
-NOTHING, FIRST, NO_GAP = "nothing", "first", "no gap"
+NOTHING, FIRST, NO_GAP, HELD = "nothing", "first", "no gap", "held"
 
 CLASSES = {
     NOTHING: "nothing to do",
     FIRST: "the first release: nothing serves before it",
+    HELD: "held: requests wait while the release before stops and this one starts (strategy: hold)",
     NO_GAP: "no gap: the release before serves until this one is proven, and runs until it is confirmed",
 }
 
@@ -38,6 +39,7 @@ def preview(app: App, plan: dict[str, t.Any], given: dict[str, list[str]] | None
     """
     found: dict[str, t.Any] = {**plan, "source": _source(app, plan), "environment": _environment(app), "class": _class(app, plan)}
     found["soak_seconds"] = (app.document.get("soak") or {}).get("seconds", 0) if plan["live"] else 0
+    found["hold_seconds"] = hold.seconds(app.document) if found["class"] == HELD else 0
     found["stops_first"] = [process["name"] for process in app.document["processes"] if not process["overlap"] and plan["live"]]
     found["next_slot"] = (other_slot(plan["slot"]) if plan["slot"] else "blue") if "activate" in plan["steps"] else plan["slot"]
     found["migrations"] = _migrations(app, plan, given) if "migrate" in plan["steps"] and app.gated else None
@@ -49,7 +51,9 @@ def preview(app: App, plan: dict[str, t.Any], given: dict[str, list[str]] | None
 def _class(app: App, plan: dict[str, t.Any]) -> str:
     if not plan["steps"]:
         return NOTHING
-    return NO_GAP if plan["live"] else FIRST
+    if not plan["live"]:
+        return FIRST
+    return HELD if "activate" in plan["steps"] and hold.wanted(app.document) else NO_GAP
 
 
 def _source(app: App, plan: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -153,8 +157,10 @@ def _room(app: App, plan: dict[str, t.Any]) -> list[dict[str, t.Any]]:
             pass  # The migrations' part says that the database does not answer.
     free = memory_available(app)
     if "activate" in plan["steps"] and free is not None:
-        beside = [process for process in app.document["processes"] if process["overlap"] or not plan["live"]]
-        found.append(_need("memory", "", sum(process["memory_mb"] * process["instances"] for process in beside), free, "MiB"))
+        held = _class(app, plan) == HELD
+        beside = [process for process in app.document["processes"] if process["overlap"] or held or not plan["live"]]
+        supply = free + (_resident(app) if held else 0)
+        found.append(_need("memory", "", sum(process["memory_mb"] * process["instances"] for process in beside), supply, "MiB"))
     return found
 
 
@@ -167,6 +173,12 @@ def memory_available(app: App) -> float | None:
     raw = app.world.read("/proc/meminfo")
     match = re.search(rb"^MemAvailable:\s+(\d+) kB", raw or b"", re.MULTILINE)
     return int(match[1]) / 1024 if match else None
+
+
+def _resident(app: App) -> float:
+    """Return what the processes of the live release hold in memory, in MiB."""
+    pids = [pid for pid in processes.pids(app.world) if (processes.environment(app.world, pid) or {}).get("ANCHORAGE_RELEASE") == app.journal.live]
+    return sum(memory.resident_mb(app.world, pid) or 0.0 for pid in pids)
 
 
 def lines(found: dict[str, t.Any]) -> list[str]:
@@ -186,12 +198,21 @@ def lines(found: dict[str, t.Any]) -> list[str]:
     for need in found["room"]:
         place = f" in {need['place']}" if need["place"] else ""
         unit = f" {need['unit']}" if need["unit"] else ""
-        verdict = "" if need["enough"] else " NOT ENOUGH"
+        verdict = "" if need["enough"] else " NOT ENOUGH" + (" for two releases at once (strategy: hold)" if _two_at_once(found, need) else "")
         said.append(f"  {need['what']}{place}: needs {need['need']}{unit}, free {need['have']}{unit}{verdict}")
-    said.append(f"  expected: {CLASSES[found['class']]}" + (f", after {found['soak_seconds']} s of watching" if found["soak_seconds"] else ""))
+    said.append(f"  expected: {CLASSES[found['class']]}{_times(found)}")
     if found["stops_first"]:
         said.append(f"  stops before its successor starts: {', '.join(found['stops_first'])}")
     return said
+
+
+def _two_at_once(found: dict[str, t.Any], need: dict[str, t.Any]) -> bool:
+    return bool(need["what"] == "memory" and found["class"] == NO_GAP)
+
+
+def _times(found: dict[str, t.Any]) -> str:
+    held, soak = found["hold_seconds"], found["soak_seconds"]
+    return (f", for {held:.0f} s at most" if held else "") + (f", after {soak} s of watching" if soak and not held else "")
 
 
 def _short(source: str | None) -> str:

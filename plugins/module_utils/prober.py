@@ -10,6 +10,7 @@ import time
 import typing as t
 import urllib.parse
 
+from . import hold
 from .http_probe import ProbeError, Target, fetch
 
 #: Seconds between two requests.
@@ -18,8 +19,8 @@ INTERVAL = 0.2
 #: Seconds after which a request counts as not answered.
 PATIENCE = 10.0
 
-#: Seconds that the end waits for the request in hand.
-LAST_ANSWER = PATIENCE + 5
+#: Seconds that the end waits longer than the request in hand may take.
+LAST_ANSWER = 5.0
 
 
 def target(document: dict[str, t.Any]) -> Target | None:
@@ -33,7 +34,8 @@ def target(document: dict[str, t.Any]) -> Target | None:
     place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     path = (public.get("health") or {}).get("path") or "/"
     # Whether the certificate is good is for verify.yml to say; here every answer counts.
-    return Target(f"{url}{path}", timeout_seconds=PATIENCE, connect_to=place, validate_certs=False)
+    patience = PATIENCE + (hold.seconds(document) if hold.wanted(document) else 0)
+    return Target(f"{url}{path}", timeout_seconds=patience, connect_to=place, validate_certs=False)
 
 
 class Prober:
@@ -58,7 +60,7 @@ class Prober:
     def __exit__(self, *_error: object) -> None:
         self._stop.set()
         if self.target:
-            self._thread.join(timeout=LAST_ANSWER)
+            self._thread.join(timeout=self.target.timeout_seconds + LAST_ANSWER)
 
     def _ask_on(self) -> None:
         while not self._stop.is_set():

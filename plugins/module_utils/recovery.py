@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .app import App, Log
 from .dead_man import DeadMan
+from .hold import Hold
 from .slots import Slots
 
 
@@ -35,6 +36,7 @@ def at_boot(app: App, log: Log) -> bool:
     """Before PM2 and the proxy start: let both use what the journal says is live. Returns whether a release went back."""
     switch = app.journal.switch
     Slots(app, log).settle_files()
+    Hold(app, log).clear()
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
         app.journal.end_switch("went back")

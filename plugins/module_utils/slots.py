@@ -11,7 +11,7 @@ import os
 import pwd
 import typing as t
 
-from . import drain, health, memory, processes
+from . import drain, health, hold, memory, processes
 from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, probe
@@ -128,9 +128,10 @@ class Slots:
     def _entry(self, instance: Instance, release: str) -> dict[str, t.Any]:
         return ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}")
 
-    def start(self, wanted: t.Sequence[Instance], release: str) -> None:
+    def start(self, wanted: t.Sequence[Instance], release: str, *, until: float | None = None) -> None:
         """Start processes of a release and prove each.
 
+        :arg until: when the clock says so, there is no more time to prove them.
         :raises AnchorageError: with the cause that was seen last, when one is not proven within its deadline.
         """
         if not wanted:
@@ -139,7 +140,7 @@ class Slots:
             self.log.say(f"{self.app.name}: start {instance.name} of release {release}" + (f" on port {instance.port}" if instance.port else ""))
         self.manager.start([self._entry(instance, release) for instance in wanted])
         for instance in wanted:
-            self.prove(instance, release)
+            self.prove(instance, release, until=until)
 
     def ask(self, instance: Instance, release: str, seconds: float) -> list[health.Check]:
         """Ask a process once whether it is of this release and well."""
@@ -153,19 +154,23 @@ class Slots:
             checks += probe(Target(f"http://{address}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
         return checks
 
-    def prove(self, instance: Instance, release: str) -> None:
+    def prove(self, instance: Instance, release: str, *, until: float | None = None) -> None:
         """Wait until exactly this release answers on its port, k times in a row; a process without port must stay."""
         options = instance.process.get("health") or STEADY
+        least = options["interval_seconds"] * options["successes"]
+        left = options["deadline_seconds"] if until is None else max(least, until - self.app.world.monotonic())
         watch = health.poll(
             lambda seconds: self.ask(instance, release, seconds),
             world=self.app.world,
-            deadline_seconds=options["deadline_seconds"],
+            deadline_seconds=min(options["deadline_seconds"], left),
             interval_seconds=options["interval_seconds"],
             successes=options["successes"],
         )
         verdict = health.verdict(instance.name, watch, good=f"release {release} answers")
         if not verdict.healthy:
-            raise AnchorageError(verdict.message, what=f"proof of {instance.name}", log=self._last_lines(instance))
+            mend = f"Read the log above. If it only needs longer, raise apps.{self.app.name}.hold_seconds and timeout_seconds. Run deploy.yml again."
+            short = left < options["deadline_seconds"]
+            raise AnchorageError(verdict.message, what=f"proof of {instance.name}", next_step=mend if short else None, log=self._last_lines(instance))
         self.log.say(f"{self.app.name}: proven: {verdict.summary}")
 
     def owners(self, instance: Instance, release: str) -> list[int]:
@@ -265,9 +270,12 @@ class Slots:
 
     def _longest_stop(self) -> float:
         """Return how long a process of either slot may need to stop, in seconds."""
+        return 15 + max(process["stop_seconds"] for release in self._concerned() for process in self.app.at(release).document["processes"])
+
+    def _concerned(self) -> set[str | None]:
+        """Return the releases that may have processes now."""
         journal = self.app.journal
-        releases = {journal.live, *((journal.switch or {}).get(key) for key in ("release", "from_release"))}
-        return 15 + max(process["stop_seconds"] for release in releases for process in self.app.at(release).document["processes"])
+        return {journal.live, *((journal.switch or {}).get(key) for key in ("release", "from_release"))}
 
     def settle(self) -> list[str]:
         """Bring proxy, boot and processes to what the journal says is live: others away, missing ones back.
@@ -276,6 +284,7 @@ class Slots:
 
         :returns: the processes that did not come back.
         """
+        waiting = self._hold_on()
         release, slot = self.settle_files()
         wanted = [] if release is None or slot is None else instances(self.app.at(release).document, slot)
         present = self.manager.at_rest(self._longest_stop())
@@ -292,4 +301,25 @@ class Slots:
                 except AnchorageError as problem:
                     self.log.say(f"{self.app.name}: {problem.message}")
                     lost.append(instance.name)
+        if waiting.active:
+            # Where nothing came back, waiting is of no use any more either.
+            waiting.end(
+                next((hold.address(self.app, instance) for instance in wanted if instance.port is not None and instance.process["public"]), "127.0.0.1:1")
+            )
         return lost
+
+    def _hold_on(self) -> hold.Hold:
+        """Let visitors wait where the release that is to serve must be started first, and there was no room for it beside the other one."""
+        waiting = hold.Hold(self.app, self.log)
+        release, slot = self.app.journal.should_live()
+        if release is None or slot is None or waiting.active or not self._one_at_a_time():
+            return waiting
+        public = instances(self.app.at(release).document, slot, public=True)
+        if not all(self.owners(instance, release) for instance in public):
+            # It is better to serve nobody for a moment than to stay between two releases.
+            with contextlib.suppress(AnchorageError):
+                waiting.begin()
+        return waiting
+
+    def _one_at_a_time(self) -> bool:
+        return any(hold.wanted(self.app.at(release).document) for release in self._concerned())

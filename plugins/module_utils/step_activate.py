@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import typing as t
 
-from . import room
+from . import drain, hold, room
 from .app import App, Log
 from .dead_man import DeadMan
-from .drain import longest
 from .errors import AnchorageError
 from .recovery import recover
 from .release_plan import Instance, instances, listen_address, other_slot
@@ -71,13 +71,17 @@ class Switch:
         journal.begin_switch(self.release, self.slot, from_release=self.old, from_slot=self.old_slot)
         dead_man = DeadMan(self.app)
         try:
+            waiting = self._make_room(dead_man) if self._one_at_a_time() else None
+            public = instances(self.app.document, self.slot, public=True)
             with self.app.timed("prove"):
-                self.slots.start(instances(self.app.document, self.slot, public=True), self.release)
+                self.slots.start(public, self.release, until=waiting and waiting.until)
             dead_man.arm(self._seconds_to_confirm())
             soak = self._soak()
             if soak:
-                soak.know(instances(self.app.document, self.slot, public=True), self._main)
-            self.slots.point_proxy(self.slot, self.release, soak=soak is not None)
+                soak.know(public, self._main)
+            self.slots.point_proxy(self.slot, self.release, soak=soak is not None and waiting is None)
+            if waiting:
+                waiting.end(hold.address(self.app, public[0]))
             with self.app.timed("workers"):
                 self._hand_over_workers()
             if soak:
@@ -101,6 +105,27 @@ class Switch:
         journal.settled()
         return True
 
+    def _one_at_a_time(self) -> bool:
+        return self.old_slot is not None and hold.wanted(self.app.document) and bool(instances(self.app.document, self.slot, public=True))
+
+    def _make_room(self, dead_man: DeadMan) -> hold.Hold:
+        """Stop the release before, of which there is no room beside the new one; visitors wait from here on."""
+        most = hold.seconds(self.app.document)
+        old = self._old_app()
+        stops = sum(process["stop_seconds"] * process["instances"] for process in old.document["processes"])
+        dead_man.arm(stops + most + drain.QUIET + sum(self._starts(process) for process in self.app.document["processes"] if process["public"]))
+        for process in old.document["processes"]:
+            if not process["public"]:
+                self._stop_old(process["name"])
+        waiting = hold.Hold(self.app, self.log)
+        waiting.begin(most)
+        leaving = {instance.name for instance in instances(old.document, t.cast(str, self.old_slot), public=True)}
+        drain.drain(self.app, self.log, leaving, at_most=most / hold.DRAIN_SHARE)
+        for name in sorted(leaving & self.manager.names()):
+            self.log.say(f"{self.app.name}: stop {name} first (strategy: hold)")
+            self.manager.delete([name])
+        return waiting
+
     def _seconds_to_confirm(self) -> float:
         """Return how long the way from the switch to the confirmation may take at most: proofs of the new workers, stops of the old ones."""
         soak = self._soak_seconds() and self._soak_seconds() + PATIENCE * SLOWEST_ANSWER * len(instances(self.app.document, self.slot))
@@ -109,10 +134,17 @@ class Switch:
     def _seconds_back(self) -> float:
         """Return how long the way back may take at most: requests in hand, stops of all new processes, proofs of the old workers."""
         stops = sum(process["stop_seconds"] * process["instances"] for process in self.app.document["processes"])
-        return longest(self.app.document) + stops + self._workers(self._old_app(), "deadline_seconds")
+        old = self._old_app()
+        starts = sum(self._starts(process) for process in old.document["processes"] if process["public"]) if self._one_at_a_time() else 0
+        return drain.longest(self.app.document) + stops + starts + self._workers(old, "deadline_seconds")
 
     def _old_app(self) -> App:
         return self.app.at(self.old) if self.old else self.app
+
+    @staticmethod
+    def _starts(process: dict[str, t.Any]) -> float:
+        """Return how long all instances of a process may take to be proven, in seconds."""
+        return float((process.get("health") or STEADY)["deadline_seconds"] * process["instances"])
 
     @staticmethod
     def _workers(app: App, key: str) -> float:
@@ -159,7 +191,7 @@ class Switch:
             if process["public"]:
                 continue
             new = [instance for instance in instances(self.app.document, self.slot, public=False) if instance.process["name"] == process["name"]]
-            if not process["overlap"]:
+            if not process["overlap"] and not self._one_at_a_time():
                 self._stop_old(process["name"])
             self.slots.start(new, self.release)
 
@@ -167,9 +199,10 @@ class Switch:
         if self.old_slot is None:
             return
         present = self.manager.names()
+        reason = "strategy: hold" if self._one_at_a_time() else "overlap: false"
         for instance in instances(self._old_app().document, self.old_slot):
             if instance.process["name"] == process and instance.name in present:
-                self.log.say(f"{self.app.name}: stop {instance.name} first (overlap: false)")
+                self.log.say(f"{self.app.name}: stop {instance.name} first ({reason})")
                 self.manager.delete([instance.name])
 
     def _go_back(self, dead_man: DeadMan) -> list[str]:

@@ -25,6 +25,7 @@ MEMBERS = (
     "errors",
     "forecast",
     "health",
+    "hold",
     "http_probe",
     "journal",
     "layout",

@@ -141,6 +141,11 @@ class Apps:
         self.apps[name] = {**self.apps[name], "soak": {"seconds": seconds}}
         self.write()
 
+    def hold(self, name: str, seconds: int) -> None:
+        """Let the visitors of an app wait while its release changes."""
+        self.apps[name] = {**self.apps[name], "strategy": "hold", "hold_seconds": seconds}
+        self.write()
+
     def write(self) -> None:
         """Write the inventory. JSON, so that YAML's taste for on, off and dates has no part in it."""
         self.inventory.write_text(json.dumps({"all": {"vars": {**LAB_SETTINGS, "apps": self.apps}}}, indent=1))
@@ -280,15 +285,16 @@ class Host:
 class Visitor(threading.Thread):
     """Asks a site again and again, as customers do, and writes down what came."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, patience: float = 5) -> None:
         super().__init__(daemon=True)
+        self.patience = patience
         self.host, self.stop, self.releases, self.failures = host, threading.Event(), [], []
 
     def run(self) -> None:
         """Ask until it is enough."""
         while not self.stop.is_set():
             try:
-                self.releases.append(self.host.public(timeout=5)["release"])
+                self.releases.append(self.host.public(timeout=self.patience)["release"])
             except Exception as error:
                 self.failures.append(f"{error!r} after {len(self.releases)} answers")
             time.sleep(0.02)

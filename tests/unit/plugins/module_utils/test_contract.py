@@ -240,6 +240,10 @@ BAD = [
         "smaller than",
     ),
     ("statement timeout", shop(migrate={"statement_timeout_seconds": -1}), "apps.shop.migrate.statement_timeout_seconds", "between 1 and"),
+    ("unknown strategy", shop(strategy="rolling"), "apps.shop.strategy", "blue_green"),
+    ("hold too short", shop(strategy="hold", hold_seconds=1), "apps.shop.hold_seconds", "between 5 and 600"),
+    ("hold beyond the proxy's patience", shop(strategy="hold", hold_seconds=60), "apps.shop.hold_seconds", "must be less than timeout_seconds"),
+    ("hold of what nobody visits", {"bot": {**BOT, "strategy": "hold"}}, "apps.bot.strategy", "set overlap: false on its processes"),
     ("soak too long", shop(soak={"seconds": 4000}), "apps.shop.soak.seconds", "between 0 and 3600"),
     ("unknown permission", shop(migrate={"allow": ["everything"]}), "apps.shop.migrate.allow[0]", "must be one of contract, lock_heavy"),
     (
@@ -536,6 +540,8 @@ def test_a_shop_of_four_lines_resolves_completely():
         "max_body_mb": 25,
         "timeout_seconds": 60,
         "keep_releases": 3,
+        "strategy": "blue_green",
+        "hold_seconds": 40,
         "soak": {"seconds": 30, "max_error_percent": 1, "max_slowdown": 3},
         "keep_mb": None,
     }
@@ -729,6 +735,7 @@ def test_the_first_app_host_keeps_the_secrets_beside_a_managed_database():
 @pytest.mark.parametrize(
     ("topology", "path", "words"),
     [
+        (FLEET, "apps.shop.strategy", "hold is for an app on one host, which is its own proxy"),
         ({**FLEET, "database": []}, "apps.shop.database", "put one into group database of the inventory, or give database.url"),
         ({**FLEET, "cache": []}, "apps.shop.redis", "put one into group cache of the inventory, or give redis.url"),
         ({**ONE_HOST, "app": []}, "topology.app", "holds no host"),
@@ -739,7 +746,7 @@ def test_the_first_app_host_keeps_the_secrets_beside_a_managed_database():
     ],
 )
 def test_a_topology_that_cannot_serve_is_refused(topology, path, words):
-    found = problems({"shop": SHOP}, topology).problems
+    found = problems({"shop": {**SHOP, "strategy": "hold"}}, topology).problems
     assert any(problem.path == path and words in problem.rule for problem in found), found
 
 

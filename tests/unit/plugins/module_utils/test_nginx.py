@@ -35,6 +35,7 @@ def test_two_slots_make_two_upstreams_and_a_flag_file() -> None:
     resolved = model([site(upstreams={"blue": BLUE, "green": GREEN}, slot_directory="/var/lib/slots/shop")])
     assert [slot["upstream"] for slot in resolved["sites"][0]["slots"]] == ["shop_blue", "shop_green"]
     assert resolved["sites"][0]["flag_file"] == "/var/lib/slots/shop/green"
+    assert (resolved["sites"][0]["hold_file"], resolved["sites"][0]["hold_socket"]) == ("/var/lib/slots/shop/hold", "/var/lib/slots/shop/hold.sock")
     assert {"path": "/var/lib/slots/shop"} in resolved["directories"]
 
 
@@ -52,7 +53,7 @@ def test_a_short_slot_directory_is_made_too() -> None:
 
 def test_an_empty_green_slot_needs_no_flag() -> None:
     resolved = model([site(upstreams={"blue": BLUE, "green": []}, slot_directory="/var/lib/slots/shop")])
-    assert resolved["sites"][0]["flag_file"] == ""
+    assert resolved["sites"][0]["flag_file"] == "" and resolved["sites"][0]["hold_file"] == ""
     assert {"path": "/var/lib/slots/shop"} in resolved["directories"]
 
 

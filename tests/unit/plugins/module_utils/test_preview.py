@@ -64,6 +64,21 @@ def test_code_slot_class_and_watch_are_told(host):
     assert "stops before its successor starts: worker" in said
 
 
+def test_a_release_that_makes_visitors_wait_says_so(host):
+    app, world = host(strategy="hold", hold_seconds=40)
+    world.process(100, environ={"ANCHORAGE_RELEASE": "r1", "ANCHORAGE_PROCESS": "shop-server-blue"})
+    world.files["/proc/100/status"] += "VmRSS:\t  102400 kB\n"
+    said = text(app, {})
+    assert "expected: held: requests wait while the release before stops and this one starts (strategy: hold), for 40 s at most\n" in said
+    assert "memory: needs 512 MiB, free 2148 MiB" in said, "both processes start anew, and what the old ones hold will be free"
+
+
+def test_memory_that_is_enough_for_one_release_alone_names_the_way_out(host):
+    app, world = host()
+    world.files["/proc/meminfo"] = "MemAvailable:    102400 kB\n"
+    assert "memory: needs 256 MiB, free 100 MiB NOT ENOUGH for two releases at once (strategy: hold)" in text(app, {})
+
+
 def test_pending_migrations_are_judged_from_the_source(host):
     app, _world = host()
     said = text(app, {"migrations/1.sql": ["CREATE TABLE orders (id text)"], "migrations/2.sql": ["ALTER TABLE orders DROP COLUMN id"]})

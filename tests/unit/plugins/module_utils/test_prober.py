@@ -45,6 +45,11 @@ def test_the_site_is_asked_at_its_own_address_by_the_proxy():
     assert target(shop(url="http://shop.example.com:8080", proxy_address="2001:db8::1")).connect_to == "[2001:db8::1]:80"
 
 
+def test_a_visitor_who_is_made_to_wait_is_no_failure():
+    assert target(shop()).timeout_seconds == module.PATIENCE
+    assert target(shop(strategy="hold", hold_seconds=40)).timeout_seconds == module.PATIENCE + 40
+
+
 @pytest.mark.parametrize("changes", [{"url": None}, {"proxy_address": None}, {"processes": [{"name": "bot", "public": False}]}])
 def test_an_app_without_a_site_is_not_asked(changes):
     with Prober(target(shop(**changes))) as prober:

@@ -1,0 +1,237 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Releases of which there is room for one: who waits, for whom, and what a step that dies leaves."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import command, drain, hold
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.hold import Hold
+from ansible_collections.anchorage.vps.plugins.module_utils.recovery import at_boot, recover
+from ansible_collections.anchorage.vps.plugins.module_utils.release_plan import instances
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
+from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
+
+from .engine_fakes import ME, document, place
+from .health_fakes import FakeWorld
+from .test_step_activate import Pm2Host, flag
+
+
+class SystemdHost(Pm2Host):
+    """The same host with sockets that systemd holds. What happened is one story, requests that wait included."""
+
+    def __init__(self):
+        super().__init__()
+        self.sockets: dict[str, str] = {}
+        self.broken = ""
+
+    def _systemd_run(self, argv, _call):
+        if "held" not in argv:
+            return Completed(0, "", "")
+        if self.broken:
+            return Completed(1, "", self.broken)
+        unit = next(word.partition("=")[2] for word in argv if word.startswith("--unit="))
+        self.sockets[f"{unit}.socket"] = argv[-1]
+        self.history.append("hold")
+        return Completed(0, "", "")
+
+    def _systemctl(self, argv, call):
+        if argv[1] == "list-units":
+            return Completed(0, "".join(f"{name} loaded active listening x\n" for name in self.sockets), "")
+        if argv[1] == "stop":
+            for name in argv[2:]:
+                self.sockets.pop(name, None)
+        if argv[1] == "is-active" and argv[-1].endswith(".socket"):
+            return Completed(0 if argv[-1] in self.sockets else 3, "", "")
+        return super()._systemctl(argv, call)
+
+    def write_atomic(self, path, data, *, mode, uid=None, gid=None):
+        super().write_atomic(path, data, mode=mode, uid=uid, gid=gid)
+        if "/hold-" in path:
+            self.history.append(f"go to {data.decode()}")
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """An app whose releases are started one after the other; r1 lives in slot blue, r2 is ready."""
+    place(tmp_path, monkeypatch)
+    world = SystemdHost()
+    world.clock = 0.0
+    world.units.add(f"pm2-{ME.pw_name}.service")
+    app = App("shop", world, document(str(tmp_path / "home"), strategy="hold", hold_seconds=40))
+    for number in (1, 2):
+        app.journal.mark(f"r{number}", "staged", tree=f"t{number}")
+        world.marks.add(f"r{number}")
+    log = Log(lambda line: None)
+    assert activate(app, log, release="r1") is True
+    assert "hold" not in world.history, "nobody can wait for the first release, since nobody served before"
+    world.history.clear()
+    return app, world, log
+
+
+def serves(app, world, release, slot):
+    """One release serves alone, and nobody waits."""
+    assert (app.journal.live, app.journal.slot, flag(app)) == (release, slot, slot == "green")
+    assert set(world.table) == {f"shop-server-{slot}", f"shop-worker-{slot}"} and running(app)
+    assert not Hold(app, Log(print)).active
+
+
+def test_visitors_wait_while_one_release_makes_room_for_the_next(shop):
+    app, world, log = shop
+    assert activate(app, log, release="r2") is True
+    assert world.history == [
+        "stop shop-worker-blue",
+        "hold",
+        "stop shop-server-blue",
+        "start shop-server-green r2",
+        "go to 127.0.0.1:9002",
+        "start shop-worker-green r2",
+    ], "there are never two of one kind, and the proxy knows where to before it stops holding"
+    serves(app, world, "r2", "green")
+
+
+def test_the_next_release_finds_a_socket_of_its_own(shop):
+    app, world, log = shop
+    activate(app, log, release="r2")
+    (before,) = world.sockets
+    world.clock += 100
+    activate(app, log, release="r1", leaving="r2")
+    assert len(world.sockets) == 1 and before not in world.sockets
+    assert [path for path in world.files if "/hold" in path] == list(world.sockets.values()), "files of earlier times are gone"
+    serves(app, world, "r1", "blue")
+
+
+def test_requests_in_hand_have_a_part_of_the_time(shop, monkeypatch):
+    app, world, log = shop
+    given = []
+    monkeypatch.setattr(drain, "drain", lambda app, log, names, at_most=None: given.append((sorted(names), at_most)))
+    activate(app, log, release="r2")
+    assert given[0] == (["shop-server-blue"], 40 / 3)
+
+
+def test_a_release_that_is_not_proven_in_time_gives_its_visitors_to_the_one_before(shop):
+    app, world, log = shop
+    app.document["processes"][0]["health"] = {**app.document["processes"][0]["health"], "deadline_seconds": 300}
+    world.deaf.add("shop-server-green")
+    began = world.clock
+    with pytest.raises(AnchorageError, match="nobody listens on port 9002") as error:
+        activate(app, log, release="r2")
+    assert "raise apps.shop.hold_seconds" in error.value.next_step and error.value.live == "shop release r1 in slot blue"
+    assert world.clock - began < 60, "not its own 300 s"
+    assert world.history[-4:] == ["stop shop-server-green", "start shop-server-blue r1", "start shop-worker-blue r1", "go to 127.0.0.1:9000"]
+    serves(app, world, "r1", "blue")
+
+
+def test_a_failed_worker_makes_the_visitors_wait_once_more(shop):
+    app, world, log = shop
+    world.dead.add("shop-worker-green")
+    with pytest.raises(AnchorageError):
+        activate(app, log, release="r2")
+    said = [line for line in world.history if line == "hold" or line.startswith("go to")]
+    assert said == ["hold", "go to 127.0.0.1:9002", "hold", "go to 127.0.0.1:9000"]
+    serves(app, world, "r1", "blue")
+
+
+def test_where_the_socket_cannot_be_made_nothing_public_is_stopped(shop):
+    app, world, log = shop
+    world.broken = "Failed to start transient socket unit"
+    with pytest.raises(AnchorageError, match="The socket in which requests wait could not be made: Failed to start") as error:
+        activate(app, log, release="r2")
+    assert error.value.what == "hold"
+    assert not any("server" in line for line in world.history)
+    serves(app, world, "r1", "blue")
+
+
+def test_nobody_waits_for_ever_where_nothing_comes_back(shop):
+    app, world, log = shop
+    world.deaf |= {"shop-server-green", "shop-server-blue"}
+    with pytest.raises(AnchorageError) as error:
+        activate(app, log, release="r2")
+    assert "shop-server-blue did not come back" in error.value.live
+    assert not Hold(app, log).active and world.history[-1] == "go to 127.0.0.1:9000"
+
+
+@pytest.mark.parametrize("moment", ["hold", "stop shop-server-blue", "start shop-server-green r2", "go to 127.0.0.1:9002", "start shop-worker-green r2"])
+def test_a_step_that_dies_is_made_good(shop, moment):
+    """The next to hold the lock finds visitors who wait, or a release that nobody confirmed."""
+    app, world, log = shop
+
+    class Died(BaseException):
+        """As a kill ends a process: nothing of it is caught."""
+
+    class Mortal(list):
+        """Ends the step at a moment of the story."""
+
+        def append(self, line):
+            super().append(line)
+            if line == moment:
+                world.history = list(self)
+                raise Died
+
+    world.history = Mortal()
+    with pytest.raises(Died):
+        activate(app, log, release="r2")
+    world._sockets()
+    assert recover(app, log) is True
+    serves(app, world, "r1", "blue")
+    world.clock += 1
+    assert activate(app, log, release="r2") is True
+    serves(app, world, "r2", "green")
+
+
+def test_those_who_wait_already_go_on_waiting_in_the_same_socket(shop):
+    app, world, log = shop
+    Hold(app, log).begin()
+    world.clock += 5
+    waiting = Hold(app, log)
+    waiting.begin(10)
+    assert world.history == ["hold"] and waiting.until == world.monotonic() + 10
+
+
+def test_after_a_restart_of_the_host_nobody_waits(shop):
+    app, world, log = shop
+    Hold(app, log).begin()
+    app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    assert at_boot(app, log) is True
+    assert not Hold(app, log).active and not [path for path in world.files if "/hold" in path]
+
+
+def test_who_waits_is_told_where_to_go():
+    world = FakeWorld()
+    world.on_sleep = None
+    path = "/var/lib/anchorage/slots/shop/hold-1"
+    sleep = world.sleep
+
+    def then(seconds):
+        sleep(seconds)
+        world.files[path] = "127.0.0.1:9002"
+
+    world.sleep = then
+    assert hold.wait(world, path) == "127.0.0.1:9002"
+
+
+def test_who_is_forgotten_waits_no_longer_than_two_hours():
+    world = FakeWorld()
+    assert hold.wait(world, "/nowhere") is None and world.monotonic() >= hold.FORGOTTEN
+
+
+def test_the_command_becomes_systemds_proxy(tmp_path, monkeypatch):
+    became = []
+    monkeypatch.setattr(command.os, "execv", lambda path, argv: became.append((path, argv)))
+    path = tmp_path / "hold-1"
+    path.write_text("127.0.0.1:9002")
+    assert command.main(["held", str(path)]) == 0
+    assert became == [(hold.PROXY, [hold.PROXY, "--connections-max=4096", "--exit-idle-time=30s", "127.0.0.1:9002"])]
+
+
+@pytest.mark.parametrize(("address", "wanted"), [("127.0.0.1", "127.0.0.1:9000"), ("::1", "[::1]:9000")])
+def test_an_address_of_either_family_is_written_as_systemd_reads_it(shop, monkeypatch, address, wanted):
+    app, _world, _log = shop
+    monkeypatch.setattr(hold, "listen_address", lambda document, process: address)
+    (instance,) = instances(app.document, "blue", public=True)
+    assert hold.address(app, instance) == wanted
