@@ -45,14 +45,14 @@ BOUNDS = {
     "soak.max_slowdown": (1, 1000),
     "keep_mb": (0, 1 << 30),
 }
-PROCESS_BOUNDS = {
+PROCESS_BOUNDS: dict[str, tuple[float, float]] = {
     "instances": (0, 64),
     "memory_mb": (64, 1048576),
     "drain_seconds": (0, 3600),
     "stop_seconds": (1, 3600),
     "health.status": (100, 599),
     "health.deadline_seconds": (1, 3600),
-    "health.interval_seconds": (1, 60),
+    "health.interval_seconds": (0.1, 60),
     "health.successes": (1, 100),
 }
 
@@ -577,7 +577,7 @@ class _App:
         for name in public[1:]:
             self.wrong(f"processes.{name}.public", f"only one process can be public, and {public[0]} is")
         first = FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else app["port"]
-        most = PROCESS_BOUNDS["instances"][1]
+        most = int(PROCESS_BOUNDS["instances"][1])
         block = sum(min(process["instances"], most) for process in app["processes"].values() if process["port"] is None)
         next_port, result = first, []
         for name, process in app["processes"].items():

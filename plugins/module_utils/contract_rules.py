@@ -116,7 +116,7 @@ def private_address(text: str) -> Wrong:
     return None
 
 
-def between(low: int, high: int) -> t.Callable[[int], Wrong]:
+def between(low: float, high: float) -> t.Callable[[float], Wrong]:
     """Return a rule that a number lies between two bounds, both allowed."""
     return lambda number: None if low <= number <= high else f"must lie between {low} and {high}"
 

@@ -153,6 +153,12 @@ def _wrong_int(value: t.Any) -> str | None:
     return f"must be a whole number, is {_name(value)}"
 
 
+def _wrong_float(value: t.Any) -> str | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return None
+    return f"must be a number, is {_name(value)}"
+
+
 def _wrong_bool(value: t.Any) -> str | None:
     if isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false", "yes", "no")):
         return None
@@ -171,6 +177,7 @@ def _wrong_dict(value: t.Any) -> str | None:
 WRONG: dict[str, t.Callable[[t.Any], str | None]] = {
     "str": _wrong_str,
     "int": _wrong_int,
+    "float": _wrong_float,
     "bool": _wrong_bool,
     "list": _wrong_list,
     "dict": _wrong_dict,

@@ -67,6 +67,13 @@ BAD = [
     ("package manager unknown", shop(package_manager="bun"), "apps.shop.package_manager", "must be one of auto, npm, yarn, pnpm"),
     ("env is a list", shop(env=["A=b"]), "apps.shop.env", "must be a mapping of keys, is a list"),
     ("number with a fraction", shop(keep_releases=2.5), "apps.shop.keep_releases", "must be a whole number"),
+    (
+        "number that is text",
+        web(processes__web__health={"interval_seconds": "often"}),
+        "apps.web.processes.web.health.interval_seconds",
+        "must be a number, is text",
+    ),
+    ("interval of nothing", web(processes__web__health={"interval_seconds": 0}), "apps.web.processes.web.health.interval_seconds", "between 0.1 and 60"),
     ("port is text", shop(port="nine thousand"), "apps.shop.port", "must be a whole number, is text"),
     ("boolean as number", shop(max_body_mb=True), "apps.shop.max_body_mb", "must be a whole number, is a boolean"),
     ("number as boolean", shop(database={"enabled": 1}), "apps.shop.database.enabled", "must be true or false, is a whole number"),
@@ -288,7 +295,7 @@ BAD = [
     ("health status", web(processes__web__health={"status": 20}), "apps.web.processes.web.health.status", "between 100 and 599"),
     (
         "health that cannot pass",
-        web(processes__web__health={"deadline_seconds": 5, "successes": 9}),
+        web(processes__web__health={"deadline_seconds": 4, "successes": 9}),
         "apps.web.processes.web.health.deadline_seconds",
         "too short",
     ),
@@ -547,7 +554,7 @@ def test_a_shop_of_four_lines_resolves_completely():
     }
 
 
-HEALTH = {"path": "/health", "status": 200, "body": "OK", "deadline_seconds": 120, "interval_seconds": 1, "successes": 3}
+HEALTH = {"path": "/health", "status": 200, "body": "OK", "deadline_seconds": 120, "interval_seconds": 0.5, "successes": 3}
 
 
 def test_the_smallest_app_needs_no_domain_database_or_redis():

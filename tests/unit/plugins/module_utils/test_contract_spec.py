@@ -108,7 +108,7 @@ def options_of(spec, path=""):
 @pytest.mark.parametrize("entry_point", ["contract", "contract_process"])
 def test_every_option_has_a_type_and_a_sentence(entry_point):
     for path, option in options_of(SPEC[entry_point]["options"]):
-        assert option["type"] in ("str", "int", "bool", "list", "dict"), path
+        assert option["type"] in ("str", "int", "float", "bool", "list", "dict"), path
         text = option["description"]
         assert all(sentence.endswith((".", ")")) for sentence in ([text] if isinstance(text, str) else text)), path
         assert option["type"] != "list" or "elements" in option, path
