@@ -312,11 +312,11 @@ class Slots:
         """Let visitors wait where the release that is to serve must be started first, and there was no room for it beside the other one."""
         waiting = hold.Hold(self.app, self.log)
         release, slot = self.app.journal.should_live()
-        if release is None or slot is None or waiting.active or not self._one_at_a_time():
+        if release is None or slot is None or not self._one_at_a_time():
             return waiting
         public = instances(self.app.at(release).document, slot, public=True)
         if not all(self.owners(instance, release) for instance in public):
-            # It is better to serve nobody for a moment than to stay between two releases.
+            # Those who wait may have been sent to the other release already. And better a gap than to stay between the two.
             with contextlib.suppress(AnchorageError):
                 waiting.begin()
         return waiting

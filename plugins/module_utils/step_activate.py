@@ -191,7 +191,7 @@ class Switch:
             if process["public"]:
                 continue
             new = [instance for instance in instances(self.app.document, self.slot, public=False) if instance.process["name"] == process["name"]]
-            if not process["overlap"] and not self._one_at_a_time():
+            if not process["overlap"]:
                 self._stop_old(process["name"])
             self.slots.start(new, self.release)
 

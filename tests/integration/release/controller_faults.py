@@ -66,6 +66,7 @@ def text(path):
 places = ["/tmp", "/var/tmp", state, "/etc/anchorage/apps", "/var/lib/pm2/alpha", "/srv/alpha", "/srv/alpha/work", "/root/.ansible/tmp", "/home/*/.ansible/tmp"]
 patterns = [f"{place}/*" for place in places] + [f"/srv/alpha/*/*.{end}" for end in ("new", "old", "part")]
 files = {path for pattern in patterns for path in glob.glob(pattern, include_hidden=True)}
+files -= {f"{state}/restore"}  # the first release that migrates makes it
 known = {f"{entry.get('source')}.tar" for entry in journal["releases"].values()}
 strays = [path for path in glob.glob("/srv/alpha/incoming/*", include_hidden=True) if os.path.basename(path) not in known]
 strays += [path for path in glob.glob("/srv/alpha/releases/*") if os.path.basename(path) not in journal["releases"]]

@@ -117,6 +117,14 @@ def test_a_release_that_had_traffic_and_failed_finishes_its_requests_too(shop):
     assert "--on-active=101" in armed, "the timer knows of the wait: 21 for requests in hand, 10 for stops, 10 for a proof, and its own minute"
 
 
+def test_a_wait_may_be_cut_short(shop):
+    app, world, log, _said = shop
+    world.connect(9000, until=world.clock + 100)
+    began = world.clock
+    drain.drain(app, log, {"shop-server-blue"}, at_most=7)
+    assert 7 <= world.clock - began < 8
+
+
 def test_zero_seconds_means_no_wait(shop):
     app, world, log, _said = shop
     app.document["processes"][0]["drain_seconds"] = 0

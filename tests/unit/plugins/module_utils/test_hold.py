@@ -19,7 +19,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import Complet
 
 from .engine_fakes import ME, document, place
 from .health_fakes import FakeWorld
-from .test_step_activate import Pm2Host, flag
+from .test_step_activate import Pm2Host, flag, soaking
 
 
 class SystemdHost(Pm2Host):
@@ -29,9 +29,17 @@ class SystemdHost(Pm2Host):
         super().__init__()
         self.sockets: dict[str, str] = {}
         self.broken = ""
+        self.timers: list[tuple[list[str], float]] = []
+        self.slow_stop = 0.0
+
+    def _pm2(self, argv, call):
+        if argv[1] == "delete" and "server" in argv[2]:
+            self.clock += self.slow_stop
+        return super()._pm2(argv, call)
 
     def _systemd_run(self, argv, _call):
         if "held" not in argv:
+            self.timers += [(list(self.history), float(word.partition("=")[2])) for word in argv if word.startswith("--on-active=")]
             return Completed(0, "", "")
         if self.broken:
             return Completed(1, "", self.broken)
@@ -127,6 +135,35 @@ def test_a_release_that_is_not_proven_in_time_gives_its_visitors_to_the_one_befo
     serves(app, world, "r1", "blue")
 
 
+def test_a_release_is_proven_even_where_the_one_before_took_all_the_time_to_stop(shop):
+    app, world, log = shop
+    world.slow_stop = 100.0
+    assert activate(app, log, release="r2") is True
+    serves(app, world, "r2", "green")
+
+
+def test_a_timer_stands_behind_all_of_it(shop):
+    """It is armed before anything stops, and once more for what is still to come: the proof of the workers, and the way back."""
+    app, world, log = shop
+    world.timers.clear()
+    world.dead.add("shop-worker-green")
+    with pytest.raises(AnchorageError):
+        activate(app, log, release="r2")
+    (before, first), (switched, _second), (_back, third) = world.timers
+    assert before == [] and first == 60 + 40 + 5 + 5 + 10 + drain.QUIET, "grace, hold, two stops, one proof"
+    assert switched[-1] == "start shop-server-green r2"
+    assert third == 60 + drain.longest(app.document) + 5 + 5 + 10 + 10, "grace, requests in hand, two stops, two proofs"
+
+
+def test_the_release_before_is_no_net_where_it_does_not_run(shop):
+    app, world, log = shop
+    app.document["soak"] = {"seconds": 10, "max_error_percent": 1, "max_slowdown": 3}
+    seen = set()
+    world.on_sleep = lambda: seen.add((soaking(app), app.journal.live, flag(app)))
+    assert activate(app, log, release="r2") is True
+    assert (False, "r1", True) in seen and not any(soaked for soaked, _live, _flag in seen)
+
+
 def test_a_failed_worker_makes_the_visitors_wait_once_more(shop):
     app, world, log = shop
     world.dead.add("shop-worker-green")
@@ -177,7 +214,11 @@ def test_a_step_that_dies_is_made_good(shop, moment):
     with pytest.raises(Died):
         activate(app, log, release="r2")
     world._sockets()
+    told = moment.startswith("go to")
     assert recover(app, log) is True
+    assert world.history[len(world.history) - world.history[::-1].index(moment) :].count("hold") == (1 if told or "worker" in moment else 0), (
+        "who was sent to the release that failed cannot be called back; the others must not lose their place"
+    )
     serves(app, world, "r1", "blue")
     world.clock += 1
     assert activate(app, log, release="r2") is True
@@ -193,9 +234,25 @@ def test_those_who_wait_already_go_on_waiting_in_the_same_socket(shop):
     assert world.history == ["hold"] and waiting.until == world.monotonic() + 10
 
 
+@pytest.mark.parametrize("lost", ["told", "gone"])
+def test_who_cannot_be_reached_any_more_is_no_reason_not_to_wait(shop, lost):
+    app, world, log = shop
+    Hold(app, log).begin()
+    (socket,) = world.sockets
+    if lost == "told":
+        world.files[world.sockets[socket]] = "127.0.0.1:9002"
+    else:
+        world.sockets.clear()
+    world.clock += 5
+    Hold(app, log).begin()
+    assert world.history == ["hold", "hold"] and set(world.sockets) - {socket} == set(world.sockets)
+
+
 def test_after_a_restart_of_the_host_nobody_waits(shop):
     app, world, log = shop
     Hold(app, log).begin()
+    for name in ("hold-1", "hold.sock"):
+        world.files[f"{app.layout.slot_directory}/{name}"] = ""
     app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
     assert at_boot(app, log) is True
     assert not Hold(app, log).active and not [path for path in world.files if "/hold" in path]

@@ -73,6 +73,11 @@ def test_a_release_that_makes_visitors_wait_says_so(host):
     assert "memory: needs 512 MiB, free 2148 MiB" in said, "both processes start anew, and what the old ones hold will be free"
 
 
+def test_who_waits_for_no_release_does_not_wait(host):
+    app, _world = host(strategy="hold", hold_seconds=40)
+    assert "expected: no gap" in text(app, {}, steps=["migrate"])
+
+
 def test_memory_that_is_enough_for_one_release_alone_names_the_way_out(host):
     app, world = host()
     world.files["/proc/meminfo"] = "MemAvailable:    102400 kB\n"

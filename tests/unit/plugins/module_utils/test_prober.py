@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import prober as module
-from ansible_collections.anchorage.vps.plugins.module_utils.http_probe import Target
+from ansible_collections.anchorage.vps.plugins.module_utils.http_probe import Target, fetch
 from ansible_collections.anchorage.vps.plugins.module_utils.prober import Prober, target
 
 
@@ -65,6 +65,15 @@ def test_every_answer_counts_and_the_first_failure_is_kept(site):
         prober.ask()
     assert (prober.requests, prober.failed, prober.first_failure) == (5, 2, "status 503")
     assert "asked 5 times meanwhile: 2 failed" in prober.summary() and prober.summary().endswith("first: status 503")
+
+
+def test_the_answer_that_is_waited_for_at_the_end_counts(site, monkeypatch):
+    answers, url = site
+    monkeypatch.setattr(module, "LAST_ANSWER", 0)
+    monkeypatch.setattr(module, "fetch", lambda asked: (time.sleep(0.3), fetch(asked))[1])
+    with Prober(Target(url, timeout_seconds=5)) as prober:
+        pass
+    assert prober.requests == 1
 
 
 def test_a_site_that_does_not_answer_has_failed():
