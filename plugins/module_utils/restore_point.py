@@ -75,7 +75,8 @@ def take(app: App, log: Log, database: Database, release: str) -> dict[str, t.An
     # What failed attempts left is in every later dump, so the first one since the last success stays.
     first = next(entry for entry in points if entry["pending"])
     for old in [entry for entry in points[: -options["keep"]] if entry is not first]:
-        app.world.remove(old["path"])
+        # Once the journal has forgotten it, nobody knows that it may go.
+        app.world.remove_for_good(old["path"])
         app.journal.drop_restore_point(old["path"])
     log.say(f"{app.name}: restore point {path} ({size / 1048576:.1f} MiB, {entries} entries, {point['seconds']} s)")
     return point

@@ -193,6 +193,11 @@ class World:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
+    def remove_for_good(self, path: str) -> None:
+        """Remove a file so that a power cut does not bring it back."""
+        self.remove(path)
+        fsync_directory(os.path.dirname(path))
+
     def make_directory(self, path: str, *, mode: int) -> None:
         """Make a directory and those above it. A new one survives a power cut, if the one above was there."""
         fresh = not os.path.isdir(path)

@@ -116,7 +116,8 @@ class Guest:
         device, processor = HARDWARE if os.access(KVM, os.R_OK | os.W_OK) else SOFTWARE
         forward = ",".join(f"hostfwd=tcp::{inside}-:{inside}" for inside in self.ports)
         engine.docker(
-            "run", "--detach", "--name", self.name, f"--network={options.network(self.lab.name)}", f"--volume={self.place}:/vm", *publish, *device, self.image(),
+            "run", "--detach", "--name", self.name, f"--network={options.network(self.lab.name)}", f"--volume={self.place}:/vm", *publish, *device,
+            self.image(),
             "qemu-system-x86_64", *processor, "-m", str(MEMORY_MB), "-nographic", "-no-reboot",
             "-kernel", "/vm/vmlinuz", "-initrd", "/vm/initrd", "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
             "-drive", "file=/vm/disk.raw,if=virtio,format=raw,cache=writeback", "-device", "virtio-rng-pci",

@@ -41,6 +41,10 @@ DIRECTORIES = (
 )
 
 
+#: The version whose visitors wait, since there is no room for two.
+HELD = 4
+
+
 def contract(root: str, version: int) -> dict[str, t.Any]:
     """Return what the contract says of the app in one of its versions; each brings a migration of its own."""
     made = document(f"{root}/home", keep_releases=2)
@@ -48,6 +52,7 @@ def contract(root: str, version: int) -> dict[str, t.Any]:
     made["migrate"]["verify"] = [{"name": "all is recorded", "sql": "SELECT count(*) FROM migrations", "expect": str(version)}]
     made["shared"] = ["static"]
     made["env"] = {"VERSION": str(version)}
+    made["strategy"] = "hold" if version == HELD else "blue_green"
     return made
 
 
@@ -144,6 +149,7 @@ class Host(Pm2Host):
     write_atomic = World.write_atomic  # type: ignore[assignment]
     commit_file = World.commit_file  # type: ignore[assignment]
     remove = World.remove  # type: ignore[assignment]
+    remove_for_good = World.remove_for_good  # type: ignore[assignment]
     make_directory = World.make_directory  # type: ignore[assignment]
     exists = World.exists  # type: ignore[assignment]
     modified = World.modified

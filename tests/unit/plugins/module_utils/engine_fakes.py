@@ -78,6 +78,8 @@ class HostWorld(FakeWorld):
     def remove(self, path: str) -> None:
         self.files.pop(path, None)
 
+    remove_for_good = remove
+
     def make_directory(self, path: str, *, mode: int) -> None:
         self.written[path] = {"mode": mode}
 

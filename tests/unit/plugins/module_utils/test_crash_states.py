@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Every state that a power cut in a whole deploy can leave on the disk: after the boot one release is live, wholly, and the plain re-run ends well.
 
-The engine's own code does a first deploy, two more (the last one prunes), a rollback, and a deploy of what is live after an upgrade of Node; each
-operation on the disk is recorded. The states are made of every prefix, with what no fsync has covered lost, kept alone or torn. A sample runs with the
-unit tests; ANCHORAGE_FAULTS=1 runs all of them and writes tests/results/crash-states.json. ANCHORAGE_SEED repeats a sample.
+The engine's own code does a first deploy, two more (the last one prunes), a rollback, a deploy of what is live after an upgrade of Node, and one for
+which visitors wait; each operation on the disk is recorded. The states are made of every prefix, with what no fsync has covered lost, kept alone or
+torn. A sample runs with the unit tests; ANCHORAGE_FAULTS=1 runs all of them and writes tests/results/crash-states.json. ANCHORAGE_SEED repeats a sample.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MA
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
 from .crash_disk import Crash, Operation, Recorder, State, after, crashes, prefixes
-from .crash_host import Host, contract, install, source
+from .crash_host import HELD, Host, contract, install, source
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a release belongs to root")
 
@@ -43,7 +43,7 @@ SEED = int(os.environ.get("ANCHORAGE_SEED") or random.SystemRandom().randrange(1
 SAMPLE = 25
 LEAST = 2000
 
-STORIES = ("first deploy", "deploy", "deploy that prunes", "rollback", "upgrade of Node")
+STORIES = ("first deploy", "deploy", "deploy that prunes", "rollback", "upgrade of Node", "deploy that holds")
 JOURNAL = "/state/shop/journal.json"
 
 
@@ -126,6 +126,7 @@ def stories(host: Host) -> dict[str, Story]:
 
     host.node = "20.20.0"
     found["upgrade of Node"] = record(host, "upgrade of Node", 2, earlier, lambda host: host.deploy(2))
+    found["deploy that holds"] = record(host, "deploy that holds", HELD, earlier, lambda host: host.deploy(HELD))
     return found
 
 
@@ -137,6 +138,7 @@ def whole(host: Host, stories: dict[str, Story]) -> str | None:
     if live is None:
         assert not host.table and not app.world.exists(app.layout.live_file)
         return None
+    assert not os.path.exists(app.layout.hold_flag), "visitors wait"
     assert ("green" if os.path.exists(app.layout.slot_flag) else "blue") == slot, "the proxy"
     assert set(host.table) == {f"shop-server-{slot}", f"shop-worker-{slot}"}, f"PM2 runs {sorted(host.table)}"
     assert not host.dead and running(app), "a process died at its start"
@@ -191,7 +193,8 @@ def judge(host: Host, stories: dict[str, Story], story: Story, crash: Crash, sta
 
 def settled(host: Host, story: Story) -> None:
     """Nothing is left of the crash, and nothing is to be done."""
-    elsewhere = ("/state/shop/restore", "/state/shop/reserve")  # a second attempt may have dumps of its own; the reserve comes back with the next step
+    # A second attempt may have dumps of its own; the reserve comes back with the next step; who waited last and where they went means nothing any more.
+    elsewhere = ("/state/shop/restore", "/state/shop/reserve", "/state/slots/shop/hold-")
     lies = {path for path in host.lies() if not path.startswith(elsewhere)}
     ought = {path for path in story.final if not path.startswith(elsewhere)}
     assert lies == ought, f"left: {sorted(lies - ought)}, missing: {sorted(ought - lies)}"
