@@ -22,7 +22,7 @@ from ..lab.lab import ROOT, Lab
 
 RECIPE = pathlib.Path(__file__).parent / "image"
 HOST = "vps"
-BOOT_SECONDS = 240
+BOOT_SECONDS = 900
 MEMORY_MB = 4096
 DISK_GB = 8
 
