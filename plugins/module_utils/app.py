@@ -89,6 +89,11 @@ class App:
         """Whether a release must be migrated before it may start."""
         return bool(self.document.get("migrate")) and self.database is not None
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a step died before proxy, boot and processes were what the journal says, or while visitors waited."""
+        return self.journal.unsettled or self.world.exists(self.layout.hold_flag)
+
     def node_version(self) -> str:
         """Return the version of Node on this host.
 

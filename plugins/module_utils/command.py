@@ -9,6 +9,7 @@ import argparse
 import datetime
 import json
 import os
+import socket
 import sys
 import typing as t
 
@@ -69,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     execute.add_argument("file")
     held = commands.add_parser("held", help="keep the requests of a socket waiting until a file says where they go")
     held.add_argument("file")
+    held.add_argument("--patience", type=float, default=hold.PATIENCE, help="seconds after which nobody waits any more for an answer (%(default)s)")
     commands.add_parser("out-of-memory", help="say whether processes of the unit that this runs in were killed for want of memory")
     return top
 
@@ -236,7 +238,8 @@ def _out_of_memory(options: argparse.Namespace) -> int:
 
 def _held(options: argparse.Namespace) -> int:
     """Wait, and then become systemd's own proxy, which finds the socket where this process found it."""
-    place = hold.wait(World(), options.file)
+    with socket.socket(fileno=os.dup(hold.SOCKET)) as listener:
+        place = hold.wait(World(), options.file, options.patience, lambda: hold.send_away(listener))
     if place is not None:
         os.execv(hold.PROXY, hold.command(place))
     return 0

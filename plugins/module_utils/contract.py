@@ -219,7 +219,7 @@ class _App:
         proxies = {place["name"] for place in self.places["proxy"]}
         if not public:
             self.wrong("strategy", "hold is for an app that answers requests; for this one set overlap: false on its processes")
-        elif len(hosts) > 1 or not set(hosts) <= proxies:
+        elif len(hosts) > 1 or set(hosts) != proxies:
             self.wrong("strategy", "hold is for an app on one host, which is its own proxy; leave it out, or let the app's hosts name that one")
         if isinstance(app["hold_seconds"], int) and isinstance(app["timeout_seconds"], int) and app["hold_seconds"] >= app["timeout_seconds"]:
             self.wrong("hold_seconds", "must be less than timeout_seconds, after which the proxy gives up on those who wait")

@@ -87,7 +87,8 @@ def drain(app: App, log: Log, names: t.Container[str], *, at_most: float | None 
         app.world.sleep(PAUSE)
     left = connections(app.world, waited)
     if left:
-        log.say(f"{app.name}: {_counted(left)} after {app.world.monotonic() - began:.0f} s (drain_seconds); the stop ends them")
+        limit = "drain_seconds" if at_most is None else "drain_seconds, or a third of hold_seconds"
+        log.say(f"{app.name}: {_counted(left)} after {app.world.monotonic() - began:.0f} s ({limit}); the stop ends them")
     return left
 
 

@@ -89,7 +89,7 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
     steps = release_plan.pending(app.journal, release, tree, running=app.journal.live == release and running(app))
     if "migrate" not in steps and not app.migrated(release):
         steps.append("migrate")
-    if "activate" not in steps and (admin_user.wanted(app) or app.journal.unsettled):
+    if "activate" not in steps and (admin_user.wanted(app) or app.unsettled):
         steps.append("activate")
     sent = given_source is not None and not app.world.exists(app.layout.source(source_id))
     return {
@@ -344,7 +344,7 @@ def recover(app: App, log: Log, *, boot: bool = False, overdue: bool = False) ->
         log.say(f"{app.name}: {describe_step(app)} has not confirmed its release in time and is ended")
         app.world.run(["systemctl", "kill", "--kill-who=main", "--signal=SIGKILL", app.layout.unit], timeout=60)
         return True
-    if not boot and not app.journal.unsettled:
+    if not boot and not app.unsettled:
         DeadMan(app).disarm()
         return False
     reserve = room.Reserve(app)

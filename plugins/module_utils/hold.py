@@ -9,6 +9,8 @@ then systemd's own proxy takes over the socket and passes them on. That neither 
 
 from __future__ import annotations
 
+import select
+import socket
 import typing as t
 
 from .app import App, Log
@@ -22,8 +24,8 @@ HOLD, BLUE_GREEN = "hold", "blue_green"
 #: Of documents that were written before there was such a key.
 DEFAULT_SECONDS = 40
 
-#: The part of the time in which requests in hand may finish; the others wait already.
-DRAIN_SHARE = 3
+#: A third of the time is for requests in hand, a third for the stop of the server, and what is left for its successor.
+SHARE = 3
 
 #: systemd's own proxy, and the most requests that it passes on at once. Nginx's default for one worker is less.
 PROXY = "/lib/systemd/systemd-socket-proxyd"
@@ -32,9 +34,18 @@ CONNECTIONS = 4096
 #: Seconds without a request after which systemd's proxy ends.
 IDLE = 30
 
-#: Seconds after which nobody can wait any more: the proxy's own patience ends much earlier.
+#: How long the proxy waits for an answer, in seconds, where a document does not say it.
+PATIENCE = 60.0
+
+#: Seconds after which nobody is going to say where the requests go.
 FORGOTTEN = 7200.0
 LOOK = 0.05
+
+#: Where those are sent whom nobody can serve, so that they learn it at once.
+NOWHERE = "127.0.0.1:1"
+
+#: The first descriptor that systemd hands over.
+SOCKET = 3
 
 
 def wanted(document: dict[str, t.Any]) -> bool:
@@ -42,15 +53,27 @@ def wanted(document: dict[str, t.Any]) -> bool:
     return bool(document.get("strategy") == HOLD)
 
 
+def governing(*documents: dict[str, t.Any]) -> dict[str, t.Any] | None:
+    """Return the first document that wants visitors to wait: where the host has no room for two releases, it has none for an older one either."""
+    return next((document for document in documents if wanted(document)), None)
+
+
 def seconds(document: dict[str, t.Any]) -> float:
     """Return how long visitors wait at most for a new release."""
     return float(document.get("hold_seconds") or DEFAULT_SECONDS)
 
 
+def stop_seconds(document: dict[str, t.Any], process: dict[str, t.Any]) -> float:
+    """Return how long one instance of a process may take to stop."""
+    limit = float(process["stop_seconds"])
+    if not wanted(document) or not process["public"] or not process["instances"]:
+        return limit
+    return min(limit, seconds(document) / SHARE / process["instances"])
+
+
 def address(app: App, instance: Instance) -> str:
-    """Return where the requests that waited go."""
-    host = listen_address(app.document, instance.process)
-    return f"[{host}]:{instance.port}" if ":" in host else f"{host}:{instance.port}"
+    """Return where the requests that waited go, as systemd's proxy reads it: the port is what stands after the last colon."""
+    return f"{listen_address(app.document, instance.process)}:{instance.port}"
 
 
 class Hold:
@@ -67,6 +90,19 @@ class Hold:
     def active(self) -> bool:
         """Whether new requests wait."""
         return self.world.exists(self.app.layout.hold_flag)
+
+    def require_proxy(self) -> None:
+        """See that the proxy's configuration knows of waiting. One that was written before would send everybody to a server that has stopped.
+
+        :raises AnchorageError: when it does not.
+        """
+        raw = self.world.read(self.app.layout.site) or b""
+        if self.app.layout.hold_flag.encode() not in raw:
+            raise AnchorageError(
+                f"The proxy does not know how to let requests of {self.app.name} wait ({self.app.layout.site}), so nothing was stopped.",
+                what="hold",
+                next_step="Run site.yml, which writes the proxy's configuration and deploys.",
+            )
 
     def begin(self, at_most: float | None = None) -> None:
         """Let new requests wait. Where they wait already they go on waiting, unless those before them were sent on.
@@ -98,6 +134,7 @@ class Hold:
                 COMMAND,
                 "held",
                 self._target(number),
+                f"--patience={self.app.document.get('timeout_seconds') or PATIENCE:.0f}",
             ],
             timeout=60,
         )
@@ -116,8 +153,10 @@ class Hold:
         if not number:
             return
         # First those who wait: whoever comes in between goes the same way. A power cut that undoes the removal is nothing: see clear().
-        self.world.write_atomic(self._target(number), place.encode(), mode=0o644)
-        self.world.remove(self.app.layout.hold_flag)
+        try:
+            self.world.write_atomic(self._target(number), place.encode(), mode=0o644)
+        finally:
+            self.world.remove(self.app.layout.hold_flag)
         self.log.say(f"{self.app.name}: requests wait no more")
 
     def clear(self) -> None:
@@ -148,19 +187,34 @@ class Hold:
     def _forget(self, sockets: t.Sequence[str]) -> None:
         if sockets:
             self.world.run(["systemctl", "stop", *sockets], timeout=60)
-        for socket in sockets:
-            self.world.remove(self._target(socket.removesuffix(".socket").rpartition(".")[2]))
+        for unit in sockets:
+            self.world.remove(self._target(unit.removesuffix(".socket").rpartition(".")[2]))
 
 
-def wait(world: World, path: str) -> str | None:
-    """Wait until a file says where the requests go, and return that; None where nobody says it any more."""
-    end = world.monotonic() + FORGOTTEN
-    while world.monotonic() < end:
+def wait(world: World, path: str, patience: float, send_away: t.Callable[[], None]) -> str | None:
+    """Wait until a file says where the requests go, and return that; None where nobody says it any more.
+
+    :arg patience: seconds after which the proxy has given up on those who came first. Their requests must not be carried out afterwards, since
+        whoever was told of a failure tries again.
+    :arg send_away: hangs up on all who wait.
+    """
+    began = since = world.monotonic()
+    while world.monotonic() - began < FORGOTTEN:
         found = (world.read(path) or b"").decode("ascii", "replace").strip()
         if found:
             return found
+        if world.monotonic() - since >= patience:
+            send_away()
+            since = world.monotonic()
         world.sleep(LOOK)
+    send_away()
     return None
+
+
+def send_away(listener: socket.socket) -> None:
+    """Hang up on all who wait at a socket."""
+    while select.select([listener], [], [], 0)[0]:
+        listener.accept()[0].close()
 
 
 def command(place: str) -> list[str]:

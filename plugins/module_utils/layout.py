@@ -10,6 +10,7 @@ import dataclasses
 DOCUMENTS = "/etc/anchorage/apps"
 SECRETS = "/etc/anchorage/secrets"
 STATE = "/var/lib/anchorage"
+SITES = "/etc/nginx/anchorage/sites"
 COMMAND = "/usr/local/bin/anchorage"
 SLOTS = ("blue", "green")
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -80,6 +81,10 @@ class Layout:
     @property
     def hold_flag(self) -> str:
         return f"{self.slot_directory}/hold"
+
+    @property
+    def site(self) -> str:
+        return f"{SITES}/{self.app}.conf"
 
     @property
     def hold_socket(self) -> str:

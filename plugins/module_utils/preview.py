@@ -40,6 +40,8 @@ def preview(app: App, plan: dict[str, t.Any], given: dict[str, list[str]] | None
     found: dict[str, t.Any] = {**plan, "source": _source(app, plan), "environment": _environment(app), "class": _class(app, plan)}
     found["soak_seconds"] = (app.document.get("soak") or {}).get("seconds", 0) if plan["live"] else 0
     found["hold_seconds"] = hold.seconds(app.document) if found["class"] == HELD else 0
+    single = app.document.get("hosts", []) == [app.document.get("host")] and bool(app.document.get("proxy_address"))
+    found["may_hold"] = found["class"] == NO_GAP and single
     found["stops_first"] = [process["name"] for process in app.document["processes"] if not process["overlap"] and plan["live"]]
     found["next_slot"] = (other_slot(plan["slot"]) if plan["slot"] else "blue") if "activate" in plan["steps"] else plan["slot"]
     found["migrations"] = _migrations(app, plan, given) if "migrate" in plan["steps"] and app.gated else None
@@ -207,12 +209,13 @@ def lines(found: dict[str, t.Any]) -> list[str]:
 
 
 def _two_at_once(found: dict[str, t.Any], need: dict[str, t.Any]) -> bool:
-    return bool(need["what"] == "memory" and found["class"] == NO_GAP)
+    return bool(need["what"] == "memory" and found["may_hold"])
 
 
 def _times(found: dict[str, t.Any]) -> str:
     held, soak = found["hold_seconds"], found["soak_seconds"]
-    return (f", for {held:.0f} s at most" if held else "") + (f", after {soak} s of watching" if soak and not held else "")
+    watched = f", then {soak} s of watching" if held else f", after {soak} s of watching"
+    return (f", for {held:.0f} s at most" if held else "") + (watched if soak else "")
 
 
 def _short(source: str | None) -> str:

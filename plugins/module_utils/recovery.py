@@ -17,7 +17,7 @@ def recover(app: App, log: Log) -> bool:
     The caller holds the app's lock: nobody works on the app any more.
     """
     journal = app.journal
-    if not journal.unsettled:
+    if not app.unsettled:
         return False
     slots = Slots(app, log)
     slots.manager.require_unit()
@@ -35,8 +35,8 @@ def recover(app: App, log: Log) -> bool:
 def at_boot(app: App, log: Log) -> bool:
     """Before PM2 and the proxy start: let both use what the journal says is live. Returns whether a release went back."""
     switch = app.journal.switch
-    Slots(app, log).settle_files()
     Hold(app, log).clear()
+    Slots(app, log).settle_files()
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
         app.journal.end_switch("went back")

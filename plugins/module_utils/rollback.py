@@ -119,7 +119,7 @@ def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dic
     if release == app.journal.live:
         # Confirmed, but what it replaced may not be away yet: the step that does so is attached to, or done again where it died.
         same = {"app": app.name, "release": release, "tree": entry["tree"], "source": entry["source"], "live": release, "migrations": []}
-        return {**same, "needed": app.journal.unsettled, "note": already_back(app)}
+        return {**same, "needed": app.unsettled, "note": already_back(app)}
     _check_ports(app, release)
     found = obstacles(app, release)
     if found and not code_only:

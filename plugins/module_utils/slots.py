@@ -126,7 +126,8 @@ class Slots:
         return [self._entry(instance, release) for instance in instances(self.app.at(release).document, slot)]
 
     def _entry(self, instance: Instance, release: str) -> dict[str, t.Any]:
-        return ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}")
+        entry = ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}")
+        return {**entry, "kill_timeout": int(hold.stop_seconds(self.app.at(release).document, instance.process) * 1000)}
 
     def start(self, wanted: t.Sequence[Instance], release: str, *, until: float | None = None) -> None:
         """Start processes of a release and prove each.
@@ -285,27 +286,39 @@ class Slots:
         :returns: the processes that did not come back.
         """
         waiting = self._hold_on()
+        try:
+            return self._settle(waiting)
+        finally:
+            # Where nothing came back, waiting is of no use any more either.
+            if waiting.active:
+                waiting.end(hold.NOWHERE)
+
+    def _settle(self, waiting: hold.Hold) -> list[str]:
         release, slot = self.settle_files()
         wanted = [] if release is None or slot is None else instances(self.app.at(release).document, slot)
         present = self.manager.at_rest(self._longest_stop())
         leaving = set(present) - {instance.name for instance in wanted}
-        drain.drain(self.app, self.log, leaving)
+        drain.drain(self.app, self.log, leaving, at_most=hold.seconds(self.app.document) / hold.SHARE if waiting.active else None)
         self.manager.delete(sorted(leaving, reverse=True))
         missing = [instance for instance in wanted if not present.get(instance.name)]
-        lost = []
-        if missing and release is not None:
-            self.manager.start([self._entry(instance, release) for instance in missing])
-            for instance in missing:
-                try:
-                    self.prove(instance, release)
-                except AnchorageError as problem:
-                    self.log.say(f"{self.app.name}: {problem.message}")
-                    lost.append(instance.name)
-        if waiting.active:
-            # Where nothing came back, waiting is of no use any more either.
-            waiting.end(
-                next((hold.address(self.app, instance) for instance in wanted if instance.port is not None and instance.process["public"]), "127.0.0.1:1")
-            )
+        public = [instance for instance in wanted if instance.process["public"]]
+        lost = self._bring_back([instance for instance in missing if instance in public], release)
+        if waiting.active and public and not lost:
+            waiting.end(hold.address(self.app, public[0]))
+        return lost + self._bring_back([instance for instance in missing if instance not in public], release)
+
+    def _bring_back(self, missing: list[Instance], release: str | None) -> list[str]:
+        """Start processes of the live release again. Returns those that did not come back."""
+        lost: list[str] = []
+        if not missing or release is None:
+            return lost
+        self.manager.start([self._entry(instance, release) for instance in missing])
+        for instance in missing:
+            try:
+                self.prove(instance, release)
+            except AnchorageError as problem:
+                self.log.say(f"{self.app.name}: {problem.message}")
+                lost.append(instance.name)
         return lost
 
     def _hold_on(self) -> hold.Hold:
@@ -317,9 +330,9 @@ class Slots:
         public = instances(self.app.at(release).document, slot, public=True)
         if not all(self.owners(instance, release) for instance in public):
             # Those who wait may have been sent to the other release already. And better a gap than to stay between the two.
-            with contextlib.suppress(AnchorageError):
+            with contextlib.suppress(AnchorageError, OSError):
                 waiting.begin()
         return waiting
 
     def _one_at_a_time(self) -> bool:
-        return any(hold.wanted(self.app.at(release).document) for release in self._concerned())
+        return hold.governing(self.app.document, *(self.app.at(release).document for release in self._concerned())) is not None

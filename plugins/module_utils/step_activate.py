@@ -51,7 +51,7 @@ class Switch:
 
     def __init__(self, app: App, log: Log, release: str, leaving: str | None = None) -> None:
         self.leaving = leaving
-        self.app = app.at(release)
+        self.app, self.present = app.at(release), app.document
         self.log = log
         self.release = release
         self.slots = Slots(app, log)
@@ -71,7 +71,8 @@ class Switch:
         journal.begin_switch(self.release, self.slot, from_release=self.old, from_slot=self.old_slot)
         dead_man = DeadMan(self.app)
         try:
-            waiting = self._make_room(dead_man) if self._one_at_a_time() else None
+            governing = self._governing()
+            waiting = self._make_room(dead_man, hold.seconds(governing)) if governing else None
             public = instances(self.app.document, self.slot, public=True)
             with self.app.timed("prove"):
                 self.slots.start(public, self.release, until=waiting and waiting.until)
@@ -105,25 +106,36 @@ class Switch:
         journal.settled()
         return True
 
-    def _one_at_a_time(self) -> bool:
-        return self.old_slot is not None and hold.wanted(self.app.document) and bool(instances(self.app.document, self.slot, public=True))
+    def _governing(self) -> dict[str, t.Any] | None:
+        """Return the document by which visitors wait for this release, if they do."""
+        if self.old_slot is None or not instances(self.app.document, self.slot, public=True):
+            return None
+        return hold.governing(self.present, self.app.document, self._old_app().document)
 
-    def _make_room(self, dead_man: DeadMan) -> hold.Hold:
-        """Stop the release before, of which there is no room beside the new one; visitors wait from here on."""
-        most = hold.seconds(self.app.document)
+    def _one_at_a_time(self) -> bool:
+        return self._governing() is not None
+
+    def _make_room(self, dead_man: DeadMan, most: float) -> hold.Hold:
+        """Stop the release before, of which there is no room beside the new one; visitors wait from here on.
+
+        :arg most: seconds that they may wait.
+        """
+        waiting = hold.Hold(self.app, self.log)
+        waiting.require_proxy()
         old = self._old_app()
         stops = sum(process["stop_seconds"] * process["instances"] for process in old.document["processes"])
         dead_man.arm(stops + most + drain.QUIET + sum(self._starts(process) for process in self.app.document["processes"] if process["public"]))
         for process in old.document["processes"]:
             if not process["public"]:
                 self._stop_old(process["name"])
-        waiting = hold.Hold(self.app, self.log)
         waiting.begin(most)
         leaving = {instance.name for instance in instances(old.document, t.cast(str, self.old_slot), public=True)}
-        drain.drain(self.app, self.log, leaving, at_most=most / hold.DRAIN_SHARE)
+        drain.drain(self.app, self.log, leaving, at_most=most / hold.SHARE)
         for name in sorted(leaving & self.manager.names()):
             self.log.say(f"{self.app.name}: stop {name} first (strategy: hold)")
             self.manager.delete([name])
+        left = t.cast(float, waiting.until) - self.app.world.monotonic()
+        self.log.say(f"{self.app.name}: the release before took {most - left:.0f} s to finish and stop; {max(0.0, left):.0f} s are left for this one")
         return waiting
 
     def _seconds_to_confirm(self) -> float:

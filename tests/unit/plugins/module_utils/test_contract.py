@@ -743,6 +743,7 @@ def test_the_first_app_host_keeps_the_secrets_beside_a_managed_database():
     ("topology", "path", "words"),
     [
         ({**FLEET, "proxy": FLEET["app"]}, "apps.shop.strategy", "hold is for an app on one host, which is its own proxy"),
+        ({**ONE_HOST, "proxy": [*ONE_HOST["proxy"], *FLEET["proxy"]]}, "apps.shop.strategy", "hold is for an app on one host, which is its own proxy"),
         ({**FLEET, "app": FLEET["app"][:1]}, "apps.shop.strategy", "hold is for an app on one host, which is its own proxy"),
         ({**FLEET, "database": []}, "apps.shop.database", "put one into group database of the inventory, or give database.url"),
         ({**FLEET, "cache": []}, "apps.shop.redis", "put one into group cache of the inventory, or give redis.url"),

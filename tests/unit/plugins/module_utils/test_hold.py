@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import socket
+
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import command, drain, hold
@@ -13,7 +18,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.errors import Anchor
 from ansible_collections.anchorage.vps.plugins.module_utils.hold import Hold
 from ansible_collections.anchorage.vps.plugins.module_utils.recovery import at_boot, recover
 from ansible_collections.anchorage.vps.plugins.module_utils.release_plan import instances
-from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import Manager, running
 from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
@@ -44,7 +49,8 @@ class SystemdHost(Pm2Host):
         if self.broken:
             return Completed(1, "", self.broken)
         unit = next(word.partition("=")[2] for word in argv if word.startswith("--unit="))
-        self.sockets[f"{unit}.socket"] = argv[-1]
+        assert argv[-1] == "--patience=55"
+        self.sockets[f"{unit}.socket"] = argv[-2]
         self.history.append("hold")
         return Completed(0, "", "")
 
@@ -71,7 +77,8 @@ def shop(tmp_path, monkeypatch):
     world = SystemdHost()
     world.clock = 0.0
     world.units.add(f"pm2-{ME.pw_name}.service")
-    app = App("shop", world, document(str(tmp_path / "home"), strategy="hold", hold_seconds=40))
+    app = App("shop", world, document(str(tmp_path / "home"), strategy="hold", hold_seconds=40, timeout_seconds=55))
+    world.files[app.layout.site] = f"if (-f {app.layout.hold_flag}) {{"
     for number in (1, 2):
         app.journal.mark(f"r{number}", "staged", tree=f"t{number}")
         world.marks.add(f"r{number}")
@@ -131,7 +138,7 @@ def test_a_release_that_is_not_proven_in_time_gives_its_visitors_to_the_one_befo
         activate(app, log, release="r2")
     assert "raise apps.shop.hold_seconds" in error.value.next_step and error.value.live == "shop release r1 in slot blue"
     assert world.clock - began < 60, "not its own 300 s"
-    assert world.history[-4:] == ["stop shop-server-green", "start shop-server-blue r1", "start shop-worker-blue r1", "go to 127.0.0.1:9000"]
+    assert world.history[-4:] == ["stop shop-server-green", "start shop-server-blue r1", "go to 127.0.0.1:9000", "start shop-worker-blue r1"]
     serves(app, world, "r1", "blue")
 
 
@@ -190,7 +197,76 @@ def test_nobody_waits_for_ever_where_nothing_comes_back(shop):
     with pytest.raises(AnchorageError) as error:
         activate(app, log, release="r2")
     assert "shop-server-blue did not come back" in error.value.live
-    assert not Hold(app, log).active and world.history[-1] == "go to 127.0.0.1:9000"
+    assert not Hold(app, log).active and world.history[-1] == f"go to {hold.NOWHERE}"
+
+
+def test_nobody_waits_while_the_way_back_is_blocked(shop, monkeypatch):
+    app, world, log = shop
+    world.deaf.add("shop-server-green")
+    monkeypatch.setattr(Manager, "at_rest", lambda self, seconds: pytest.fail("pm2 does not answer"))
+    with pytest.raises(pytest.fail.Exception):
+        activate(app, log, release="r2")
+    assert not Hold(app, log).active and world.history[-1] == f"go to {hold.NOWHERE}"
+
+
+def test_a_proxy_that_knows_nothing_of_waiting_stops_nothing(shop):
+    app, world, log = shop
+    world.files[app.layout.site] = "an older configuration"
+    with pytest.raises(AnchorageError, match="The proxy does not know how to let requests of shop wait") as error:
+        activate(app, log, release="r2")
+    assert "site.yml" in error.value.next_step and world.history == []
+
+
+@pytest.mark.parametrize("who", ["present", "target", "live"])
+def test_a_host_without_room_has_none_for_a_release_from_before_it_was_said(shop, who):
+    """A way back to a release whose own document does not know of waiting is made one at a time too."""
+    app, world, log = shop
+    said = {**app.document}
+    app.document = {**said, "strategy": "hold" if who == "present" else "blue_green"}
+    for name, release in (("target", "r2"), ("live", "r1")):
+        app.journal.data["releases"][release]["source"] = release
+        world.files[app.layout.document(release)] = json.dumps({**said, "env": {"A": release}, "strategy": "hold" if who == name else "blue_green"})
+    assert activate(app, log, release="r2") is True
+    assert "hold" in world.history and world.history.index("stop shop-server-blue") < world.history.index("start shop-server-green r2")
+
+
+def test_a_disk_that_takes_no_target_lets_nobody_wait(shop, monkeypatch):
+    app, world, log = shop
+    Hold(app, log).begin()
+    monkeypatch.setattr(world, "write_atomic", lambda *_args, **_options: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        Hold(app, log).end("127.0.0.1:9000")
+    assert not Hold(app, log).active
+
+
+def test_a_way_back_does_not_need_a_place_to_wait(shop, monkeypatch):
+    app, world, log = shop
+    world.dead.add("shop-worker-green")
+    begin = Hold.begin
+    monkeypatch.setattr(Hold, "begin", lambda self, at_most=None: begin(self, at_most) if at_most else (_ for _ in ()).throw(OSError(28, "No space")))
+    with pytest.raises(AnchorageError, match="shop-worker-green"):
+        activate(app, log, release="r2")
+    serves(app, world, "r1", "blue")
+
+
+def test_visitors_who_wait_although_all_is_settled_are_something_to_be_done(shop):
+    app, world, log = shop
+    Hold(app, log).begin()
+    assert not app.journal.unsettled and app.unsettled
+    assert recover(app, log) is True
+    assert world.history[-1] == "go to 127.0.0.1:9000"
+    serves(app, world, "r1", "blue")
+
+
+def test_the_server_has_a_third_of_the_time_to_stop(shop):
+    app, world, log = shop
+    app.document["processes"][0].update(stop_seconds=30)
+    app.document["processes"][1].update(stop_seconds=30)
+    activate(app, log, release="r2")
+    told = {entry["name"]: entry["kill_timeout"] for entry in json.loads(world.files[app.layout.live_file])["apps"]}
+    assert told == {"shop-server-green": 13333, "shop-worker-green": 30000}
+    assert hold.stop_seconds({**app.document, "strategy": "blue_green"}, app.document["processes"][0]) == 30
+    assert hold.stop_seconds(app.document, {**app.document["processes"][0], "instances": 2}) == 40 / 6
 
 
 @pytest.mark.parametrize("moment", ["hold", "stop shop-server-blue", "start shop-server-green r2", "go to 127.0.0.1:9002", "start shop-worker-green r2"])
@@ -260,7 +336,6 @@ def test_after_a_restart_of_the_host_nobody_waits(shop):
 
 def test_who_waits_is_told_where_to_go():
     world = FakeWorld()
-    world.on_sleep = None
     path = "/var/lib/anchorage/slots/shop/hold-1"
     sleep = world.sleep
 
@@ -269,12 +344,31 @@ def test_who_waits_is_told_where_to_go():
         world.files[path] = "127.0.0.1:9002"
 
     world.sleep = then
-    assert hold.wait(world, path) == "127.0.0.1:9002"
+    assert hold.wait(world, path, 60, lambda: pytest.fail("nobody waited for long")) == "127.0.0.1:9002"
 
 
-def test_who_is_forgotten_waits_no_longer_than_two_hours():
-    world = FakeWorld()
-    assert hold.wait(world, "/nowhere") is None and world.monotonic() >= hold.FORGOTTEN
+def test_who_was_given_up_by_the_proxy_is_sent_away():
+    """Else an order that was answered with 504 would be carried out afterwards, and once more when it is repeated."""
+    world, away = FakeWorld(), []
+    assert hold.wait(world, "/nowhere", 60, lambda: away.append(world.monotonic() - 1000)) is None
+    assert world.monotonic() >= hold.FORGOTTEN
+    assert len(away) == 120 and all(earlier + 60 <= later < earlier + 61 for earlier, later in zip([0, *away], away[:-1]))
+
+
+def test_all_who_wait_at_a_socket_are_sent_away(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as stack:
+        listener.bind(str(tmp_path / "hold.sock"))
+        listener.listen(8)
+        hold.send_away(listener)
+        clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _number in range(3)]
+        for client in clients:
+            client.connect(str(tmp_path / "hold.sock"))
+            client.sendall(b"POST /order HTTP/1.1\r\n\r\n")
+        hold.send_away(listener)
+        for client in clients:
+            client.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
 
 
 def test_the_command_becomes_systemds_proxy(tmp_path, monkeypatch):
@@ -282,11 +376,14 @@ def test_the_command_becomes_systemds_proxy(tmp_path, monkeypatch):
     monkeypatch.setattr(command.os, "execv", lambda path, argv: became.append((path, argv)))
     path = tmp_path / "hold-1"
     path.write_text("127.0.0.1:9002")
-    assert command.main(["held", str(path)]) == 0
+    with socket.socket(socket.AF_UNIX) as listener:
+        monkeypatch.setattr(hold, "SOCKET", listener.fileno())
+        assert command.main(["held", str(path)]) == 0
+        assert listener.fileno() >= 0 and os.fstat(listener.fileno()), "it is handed on"
     assert became == [(hold.PROXY, [hold.PROXY, "--connections-max=4096", "--exit-idle-time=30s", "127.0.0.1:9002"])]
 
 
-@pytest.mark.parametrize(("address", "wanted"), [("127.0.0.1", "127.0.0.1:9000"), ("::1", "[::1]:9000")])
+@pytest.mark.parametrize(("address", "wanted"), [("127.0.0.1", "127.0.0.1:9000"), ("::1", "::1:9000")])
 def test_an_address_of_either_family_is_written_as_systemd_reads_it(shop, monkeypatch, address, wanted):
     app, _world, _log = shop
     monkeypatch.setattr(hold, "listen_address", lambda document, process: address)

@@ -69,7 +69,9 @@ def test_a_release_that_makes_visitors_wait_says_so(host):
     world.process(100, environ={"ANCHORAGE_RELEASE": "r1", "ANCHORAGE_PROCESS": "shop-server-blue"})
     world.files["/proc/100/status"] += "VmRSS:\t  102400 kB\n"
     said = text(app, {})
-    assert "expected: held: requests wait while the release before stops and this one starts (strategy: hold), for 40 s at most\n" in said
+    assert (
+        "expected: held: requests wait while the release before stops and this one starts (strategy: hold), for 40 s at most, then 30 s of watching\n" in said
+    )
     assert "memory: needs 512 MiB, free 2148 MiB" in said, "both processes start anew, and what the old ones hold will be free"
 
 
@@ -79,9 +81,11 @@ def test_who_waits_for_no_release_does_not_wait(host):
 
 
 def test_memory_that_is_enough_for_one_release_alone_names_the_way_out(host):
-    app, world = host()
+    app, world = host(hosts=["web1"], host="web1", proxy_address="127.0.0.1")
     world.files["/proc/meminfo"] = "MemAvailable:    102400 kB\n"
     assert "memory: needs 256 MiB, free 100 MiB NOT ENOUGH for two releases at once (strategy: hold)" in text(app, {})
+    app.document["hosts"] = ["web1", "web2"]
+    assert "free 100 MiB NOT ENOUGH\n" in text(app, {}), "there it would be refused"
 
 
 def test_pending_migrations_are_judged_from_the_source(host):
