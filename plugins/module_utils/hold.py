@@ -85,6 +85,9 @@ class Hold:
         self.world = app.world
         #: When the clock says so, those who wait have waited for as long as they may.
         self.until: float | None = None
+        #: Since when they wait, and for how long they did.
+        self.since: float | None = None
+        self.waited = 0.0
 
     @property
     def active(self) -> bool:
@@ -110,7 +113,8 @@ class Hold:
         :arg at_most: seconds; it is the caller's to end it by then.
         :raises AnchorageError: when there is no place to wait in; then nothing may be stopped.
         """
-        self.until = None if at_most is None else self.world.monotonic() + at_most
+        self.since = self.world.monotonic()
+        self.until = None if at_most is None else self.since + at_most
         number = self._number()
         if number and not self.world.exists(self._target(number)) and self._listens(number):
             return
@@ -157,6 +161,7 @@ class Hold:
             self.world.write_atomic(self._target(number), place.encode(), mode=0o644)
         finally:
             self.world.remove(self.app.layout.hold_flag)
+        self.waited = 0.0 if self.since is None else self.world.monotonic() - self.since
         self.log.say(f"{self.app.name}: requests wait no more")
 
     def clear(self) -> None:

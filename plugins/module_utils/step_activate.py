@@ -83,6 +83,8 @@ class Switch:
             self.slots.point_proxy(self.slot, self.release, soak=soak is not None and waiting is None)
             if waiting:
                 waiting.end(hold.address(self.app, public[0]))
+                if soak:
+                    soak.rush = waiting.waited
             with self.app.timed("workers"):
                 self._hand_over_workers()
             if soak:
@@ -186,7 +188,8 @@ class Switch:
         def ask(instance: Instance) -> str:
             return "; ".join(check.cause for check in self.slots.ask(instance, self.release, SLOWEST_ANSWER) if not check.healthy)
 
-        self.log.say(f"{self.app.name}: soak: watching release {self.release} for {self._soak_seconds():.0f} s; the release before still runs")
+        net = "has stopped" if self._one_at_a_time() else "still runs"
+        self.log.say(f"{self.app.name}: soak: watching release {self.release} for {self._soak_seconds():.0f} s; the release before {net}")
         soak.watch(instances(self.app.document, self.slot), self._main, ask)
         self.log.say(f"{self.app.name}: soak is over: {soak.summary()}")
 

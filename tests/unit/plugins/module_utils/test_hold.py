@@ -19,6 +19,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.hold import Hold
 from ansible_collections.anchorage.vps.plugins.module_utils.recovery import at_boot, recover
 from ansible_collections.anchorage.vps.plugins.module_utils.release_plan import instances
 from ansible_collections.anchorage.vps.plugins.module_utils.slots import Manager, running
+from ansible_collections.anchorage.vps.plugins.module_utils.soak import Soak
 from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
@@ -169,6 +170,16 @@ def test_the_release_before_is_no_net_where_it_does_not_run(shop):
     world.on_sleep = lambda: seen.add((soaking(app), app.journal.live, flag(app)))
     assert activate(app, log, release="r2") is True
     assert (False, "r1", True) in seen and not any(soaked for soaked, _live, _flag in seen)
+
+
+def test_the_watch_does_not_judge_the_crowd_that_waited(shop, monkeypatch):
+    app, world, log = shop
+    app.document["soak"] = {"seconds": 10, "max_error_percent": 1, "max_slowdown": 3}
+    world.slow_stop = 7.0
+    rush = []
+    monkeypatch.setattr(Soak, "watch", lambda self, *_arguments: rush.append(self.rush))
+    activate(app, log, release="r2")
+    assert 7 < rush[0] < 12
 
 
 def test_a_failed_worker_makes_the_visitors_wait_once_more(shop):

@@ -94,8 +94,9 @@ def world():
     return found
 
 
-def watch(world, ask=lambda instance: "", main=lambda instance: 7):
+def watch(world, ask=lambda instance: "", main=lambda instance: 7, rush=0.0):
     soak = Soak(world, LIMITS, old={at(OLD)}, new={at(NEW)})
+    soak.rush = rush
     asked = []
 
     def look(instance):
@@ -119,6 +120,20 @@ def test_failing_requests_end_it_at_once(world):
     world.on_look.append(lambda: world.files.__setitem__(ACCESS_LOG, world.files[ACCESS_LOG] + f"{plain(NEW, 500)}\n"))
     with pytest.raises(AnchorageError, match=r"2 s later 3 of 3 requests failed \(5xx\), 0 of 50 did"):
         watch(world)
+
+
+@pytest.mark.parametrize(("rush", "bad"), [(0.0, True), (2.5, False), (60.0, False)])
+def test_requests_that_come_all_at_once_after_a_wait_are_not_judged_by_their_time(world, rush, bad):
+    def crowd():
+        seconds = 4.0 if world.clock < 1002 else 0.01
+        world.files[ACCESS_LOG] += "".join(f"{plain(NEW, seconds=seconds)}\n" for _number in range(30))
+
+    world.on_look.append(crowd)
+    if bad:
+        with pytest.raises(AnchorageError, match="requests took up to 4.00 s"):
+            watch(world, rush=rush)
+    else:
+        assert watch(world, rush=rush)
 
 
 def test_slow_requests_are_judged_at_the_end(world):
