@@ -27,6 +27,10 @@ HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 HEADER_VALUE = re.compile(r"""[ -~]*""")
 UNSAFE_IN_HEADER = '"\\$'
 
+#: Seconds that a connection to an application may take. On this machine it waits only where more of them arrive at once than the application takes
+#: (the kernel tries again after 1, 3 and 7 s); a host elsewhere may be gone, and another one is to be asked then.
+CONNECT_SECONDS, CONNECT_SECONDS_AWAY = 8, 3
+
 Data = dict[str, t.Any]
 
 SITE_DEFAULTS: Data = {
@@ -226,6 +230,7 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         "locations": locations(key, full, limit) if upstreams else [],
         "max_body_mb": full["max_body_mb"],
         "timeout_seconds": whole_number(f"{key}.timeout_seconds", full["timeout_seconds"], 1, 86400),
+        "connect_seconds": CONNECT_SECONDS if all(is_local(server["address"]) for slot in upstreams for server in slot["servers"]) else CONNECT_SECONDS_AWAY,
         "root": full["root"] or "",
         "spa": bool(full["spa"]),
         "immutable_paths": paths(f"{key}.immutable_paths", full["immutable_paths"]),

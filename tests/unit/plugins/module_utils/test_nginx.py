@@ -35,6 +35,7 @@ def test_two_slots_make_two_upstreams_and_a_flag_file() -> None:
     resolved = model([site(upstreams={"blue": BLUE, "green": GREEN}, slot_directory="/var/lib/slots/shop")])
     assert [slot["upstream"] for slot in resolved["sites"][0]["slots"]] == ["shop_blue", "shop_green"]
     assert resolved["sites"][0]["flag_file"] == "/var/lib/slots/shop/green"
+    assert resolved["sites"][0]["connect_seconds"] == 8
     assert (resolved["sites"][0]["hold_file"], resolved["sites"][0]["hold_socket"]) == ("/var/lib/slots/shop/hold", "/var/lib/slots/shop/hold.sock")
     assert {"path": "/var/lib/slots/shop"} in resolved["directories"]
 
@@ -59,6 +60,7 @@ def test_an_empty_green_slot_needs_no_flag() -> None:
 
 def test_a_local_server_is_never_put_aside_and_a_remote_one_is() -> None:
     servers = [{"address": "127.0.0.1", "port": 1}, {"address": "192.0.2.7", "port": 2}, {"address": "2001:db8::7", "port": 3}]
+    assert model([site(upstreams={"blue": servers})])["sites"][0]["connect_seconds"] == 3
     resolved = model([site(upstreams={"blue": servers})])["sites"][0]["slots"][0]["servers"]
     assert [server["failures"] for server in resolved] == ["max_fails=0", "max_fails=1 fail_timeout=5s", "max_fails=1 fail_timeout=5s"]
     assert resolved[2]["address"] == "[2001:db8::7]"
