@@ -41,6 +41,9 @@ PATIENCE = 60.0
 FORGOTTEN = 7200.0
 LOOK = 0.05
 
+#: Seconds in which a proxy that read the flag file right before its removal has connected.
+STRAGGLERS = 1.0
+
 #: Where those are sent whom nobody can serve, so that they learn it at once.
 NOWHERE = "127.0.0.1:1"
 
@@ -163,6 +166,16 @@ class Hold:
             self.world.remove(self.app.layout.hold_flag)
         self.waited = 0.0 if self.since is None else self.world.monotonic() - self.since
         self.log.say(f"{self.app.name}: requests wait no more")
+
+    def tidy(self) -> None:
+        """Remove the socket when nobody can come to it any more. What was passed on from it goes on until it ends by itself."""
+        left = [name for name in self.world.listdir(self.app.layout.slot_directory) if name.startswith("hold-")]
+        if self.active or not left:
+            return
+        self.world.sleep(STRAGGLERS)
+        self._forget(self._sockets())
+        for name in left:
+            self.world.remove(f"{self.app.layout.slot_directory}/{name}")
 
     def clear(self) -> None:
         """Forget all of it, before the proxy starts: with the host, the socket and those who waited went down."""

@@ -292,6 +292,7 @@ class Slots:
             # Where nothing came back, waiting is of no use any more either.
             if waiting.active:
                 waiting.end(hold.NOWHERE)
+            waiting.tidy()
 
     def _settle(self, waiting: hold.Hold) -> list[str]:
         release, slot = self.settle_files()

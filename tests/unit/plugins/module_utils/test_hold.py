@@ -114,11 +114,9 @@ def test_visitors_wait_while_one_release_makes_room_for_the_next(shop):
 def test_the_next_release_finds_a_socket_of_its_own(shop):
     app, world, log = shop
     activate(app, log, release="r2")
-    (before,) = world.sockets
-    world.clock += 100
+    assert not world.sockets and not [path for path in world.files if "/hold" in path]
     activate(app, log, release="r1", leaving="r2")
-    assert len(world.sockets) == 1 and before not in world.sockets
-    assert [path for path in world.files if "/hold" in path] == list(world.sockets.values()), "files of earlier times are gone"
+    assert world.history.count("hold") == 2 and not world.sockets
     serves(app, world, "r1", "blue")
 
 
@@ -239,6 +237,22 @@ def test_a_host_without_room_has_none_for_a_release_from_before_it_was_said(shop
         world.files[app.layout.document(release)] = json.dumps({**said, "env": {"A": release}, "strategy": "hold" if who == name else "blue_green"})
     assert activate(app, log, release="r2") is True
     assert "hold" in world.history and world.history.index("stop shop-server-blue") < world.history.index("start shop-server-green r2")
+
+
+def test_a_socket_that_somebody_waits_in_is_not_removed(shop):
+    app, world, log = shop
+    Hold(app, log).begin()
+    Hold(app, log).tidy()
+    assert len(world.sockets) == 1
+    Hold(app, log).end("127.0.0.1:9000")
+    began = world.clock
+    Hold(app, log).tidy()
+    assert not world.sockets and world.clock - began == hold.STRAGGLERS
+    world.files[f"{app.layout.slot_directory}/hold-1"] = "of a socket that somebody else removed"
+    Hold(app, log).tidy()
+    began += hold.STRAGGLERS
+    Hold(app, log).tidy()
+    assert world.clock - began == hold.STRAGGLERS, "who has nothing to remove does not wait"
 
 
 def test_a_disk_that_takes_no_target_lets_nobody_wait(shop, monkeypatch):
