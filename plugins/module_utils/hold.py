@@ -169,7 +169,7 @@ class Hold:
 
     def tidy(self) -> None:
         """Remove the socket when nobody can come to it any more. What was passed on from it goes on until it ends by itself."""
-        left = [name for name in self.world.listdir(self.app.layout.slot_directory) if name.startswith("hold-")]
+        left = [name for name in self.world.listdir(self.app.layout.slot_directory) if name.startswith(("hold-", ".hold"))]
         if self.active or not left:
             return
         self.world.sleep(STRAGGLERS)
@@ -181,7 +181,7 @@ class Hold:
         """Forget all of it, before the proxy starts: with the host, the socket and those who waited went down."""
         directory = self.app.layout.slot_directory
         for name in self.world.listdir(directory):
-            if name == "hold" or name.startswith(("hold-", "hold.")):
+            if name.lstrip(".").startswith("hold"):
                 self.world.remove(f"{directory}/{name}")
 
     def _number(self) -> str:

@@ -352,11 +352,11 @@ def test_who_cannot_be_reached_any_more_is_no_reason_not_to_wait(shop, lost):
 def test_after_a_restart_of_the_host_nobody_waits(shop):
     app, world, log = shop
     Hold(app, log).begin()
-    for name in ("hold-1", "hold.sock"):
+    for name in ("hold-1", "hold.sock", ".hold.half", ".hold-1.half"):
         world.files[f"{app.layout.slot_directory}/{name}"] = ""
     app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
     assert at_boot(app, log) is True
-    assert not Hold(app, log).active and not [path for path in world.files if "/hold" in path]
+    assert not Hold(app, log).active and not [path for path in world.files if path.startswith(f"{app.layout.slot_directory}/")]
 
 
 def test_who_waits_is_told_where_to_go():
