@@ -9,6 +9,7 @@ then systemd's own proxy takes over the socket and passes them on. That neither 
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import typing as t
@@ -174,7 +175,7 @@ class Hold:
             return
         self.world.sleep(STRAGGLERS)
         self._forget(self._sockets())
-        for name in left:
+        for name in [*left, os.path.basename(self.app.layout.hold_socket)]:
             self.world.remove(f"{self.app.layout.slot_directory}/{name}")
 
     def clear(self) -> None:

@@ -66,7 +66,7 @@ def full(shop, disk, *words, broke, database=None, **options):
     told = refused(shop, *words, broke=broke, next_step=f"Make room in {disk.place}", **options)
     assert runs_of(shop) == before, "the database is what it was"
     assert leftovers(shop) == []
-    assert broke != "step stage of alpha" or set(shop.host.journal()["releases"]) == releases, "what is not staged is no release"
+    assert broke != "step stage of alpha" or set(shop.host.journal()["releases"]) <= releases, "what is not staged is no release"
     disk.free()
     after = made_good(shop)
     assert shop.host.runs(after.live) == 1

@@ -52,6 +52,7 @@ class SystemdHost(Pm2Host):
         unit = next(word.partition("=")[2] for word in argv if word.startswith("--unit="))
         assert argv[-1] == "--patience=55"
         self.sockets[f"{unit}.socket"] = argv[-2]
+        self.files[next(word.partition("ListenStream=")[2] for word in argv if "ListenStream=" in word)] = ""
         self.history.append("hold")
         return Completed(0, "", "")
 
