@@ -17,6 +17,11 @@ from .conftest import Shop, until
 PATIENCE = 25.0
 
 
+def name() -> bytes:
+    """Return the name of an item that nobody has made before."""
+    return str(time.time_ns()).encode()
+
+
 def seen(answer) -> str:
     """The release that an answer is of."""
     return answer.json()["release"]
@@ -28,7 +33,7 @@ def visited(shop: Shop, rate: float = 40.0):
     releases: set[str] = set()
     kinds = [
         Kind("GET", rate, "/info", visitors=int(rate * PATIENCE), kept=False, check=lambda answer: releases.add(seen(answer))),
-        Kind("POST", 2, "/items", "POST", lambda: f"{time.time_ns()}".encode(), status=201, visitors=int(2 * PATIENCE), kept=False),
+        Kind("POST", 2, "/items", "POST", name, status=201, visitors=int(2 * PATIENCE), kept=False),
     ]
     visitors = Visitors(Site(shop.host.facts["lab_ports"]["80"], "alpha.localhost"), kinds)
     visitors.start()

@@ -256,10 +256,15 @@ def test_a_socket_that_somebody_waits_in_is_not_removed(shop):
     assert world.clock - began == hold.STRAGGLERS, "who has nothing to remove does not wait"
 
 
+def no_space(*_arguments, **_options):
+    """Do what a full disk does."""
+    raise OSError(28, "No space left on device")
+
+
 def test_a_disk_that_takes_no_target_lets_nobody_wait(shop, monkeypatch):
     app, world, log = shop
     Hold(app, log).begin()
-    monkeypatch.setattr(world, "write_atomic", lambda *_args, **_options: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(world, "write_atomic", no_space)
     with pytest.raises(OSError, match="No space"):
         Hold(app, log).end("127.0.0.1:9000")
     assert not Hold(app, log).active
@@ -269,7 +274,7 @@ def test_a_way_back_does_not_need_a_place_to_wait(shop, monkeypatch):
     app, world, log = shop
     world.dead.add("shop-worker-green")
     begin = Hold.begin
-    monkeypatch.setattr(Hold, "begin", lambda self, at_most=None: begin(self, at_most) if at_most else (_ for _ in ()).throw(OSError(28, "No space")))
+    monkeypatch.setattr(Hold, "begin", lambda self, at_most=None: begin(self, at_most) if at_most else no_space())
     with pytest.raises(AnchorageError, match="shop-worker-green"):
         activate(app, log, release="r2")
     serves(app, world, "r1", "blue")
