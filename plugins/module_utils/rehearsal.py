@@ -22,7 +22,7 @@ from .app import UNIT, App, Log
 from .database import Database, environment, first_line
 from .errors import AnchorageError
 
-#: Locks under which nobody else can write to a table.
+#: Locks under which nobody else can write to a table, the weakest first.
 MODES = ("ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock")
 
 #: Seconds between two looks at the locks.
@@ -153,10 +153,10 @@ class Watch:
         return key[0], Held(key[0], key[1], last - first, statement)
 
     def held(self, tables: t.Collection[str]) -> list[Held]:
-        """Return the longest lock on each of some tables, the longest first."""
+        """Return the longest lock on each of some tables, the longest first; of two that were held as long, the one that keeps out more."""
         longest: dict[str, Held] = {}
-        for table, found in [*self.ended, *map(self._held, self.seen)]:
-            if table in tables and (table not in longest or found.seconds > longest[table].seconds):
+        for table, found in sorted([*self.ended, *map(self._held, self.seen)], key=lambda one: (one[1].seconds, MODES.index(one[1].mode))):
+            if table in tables:
                 longest[table] = found
         return sorted(longest.values(), key=lambda found: -found.seconds)
 

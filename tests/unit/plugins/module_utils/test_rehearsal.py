@@ -221,3 +221,16 @@ def test_a_lock_lasts_from_the_first_look_that_saw_it_to_the_last(tmp_path, monk
         world.clock += 1.5
     assert watch.held({"public.items"}) == [Held("public.items", "ShareLock", 1.5, "B")]
     assert watch.look() is False, "the session has ended"
+
+
+@pytest.mark.parametrize("modes", [("ShareLock", "AccessExclusiveLock"), ("AccessExclusiveLock", "ShareLock")])
+def test_of_two_locks_that_were_held_as_long_the_one_that_keeps_out_more_is_told(tmp_path, monkeypatch, modes):
+    place(tmp_path, monkeypatch)
+    app, world, _log = make(tmp_path)
+    watch = Watch(app, types.SimpleNamespace(environment={}))
+    rows = [json.dumps({"table": "public.items", "mode": mode, "pid": 1, "statement": "A"}) for mode in modes]
+    watch.process = Conversation([*rows, ".", *rows, "."])
+    for _look in range(2):
+        watch.look()
+        world.clock += 1
+    assert watch.held({"public.items"}) == [Held("public.items", "AccessExclusiveLock", 1, "A")]
