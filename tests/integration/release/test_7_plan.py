@@ -101,8 +101,9 @@ def test_a_rehearsal_tells_what_a_migration_does_and_leaves_no_copy(shop):
     shop.apps.run("site")
     shop.host.sql("INSERT INTO stub_items (name) SELECT 'item ' || n FROM generate_series(1, 20000) AS n")
     rows = shop.host.sql("SELECT count(*) FROM stub_items")
-    sql = "ALTER TABLE stub_items ADD COLUMN shade text DEFAULT 'grey'; CREATE INDEX stub_shade ON stub_items (shade);"
-    shop.apps.app("alpha", migrations=[{"id": "Shade", "sql": f"{sql} SELECT pg_sleep(1)"}])
+    name = f"shade{time.time_ns()}"
+    sql = f"ALTER TABLE stub_items ADD COLUMN {name} text DEFAULT 'grey'; CREATE INDEX stub_{name} ON stub_items ({name});"
+    shop.apps.app("alpha", migrations=[{"id": name, "sql": f"{sql} SELECT pg_sleep(1)"}])
     shop.apps.migrate("alpha", rehearsal={"enabled": True})
     said = shop.apps.deploy().output
     assert re.search(r"rehearsed in [\d.]+ s; the tables: expand; growth: [\d.]+ MiB", said)
@@ -114,7 +115,7 @@ def test_a_rehearsal_tells_what_a_migration_does_and_leaves_no_copy(shop):
 
     # What takes away is found although the contract names no files; what fails never meets the database.
     for migration, words in (
-        ({"id": "Gone", "sql": "ALTER TABLE stub_items DROP COLUMN shade"}, "(contract), so it was not run: column public.stub_items.shade is gone"),
+        ({"id": "Gone", "sql": f"ALTER TABLE stub_items DROP COLUMN {name}"}, f"(contract), so it was not run: column public.stub_items.{name} is gone"),
         ({"id": "Broken", "sql": "CREATE TABLE stub_half (id int); SELECT 1/0"}, "The rehearsal on alpha_rehearsal on 127.0.0.1:5432 failed"),
         ({"id": "Slow", "sql": "LOCK TABLE stub_items; SELECT pg_sleep(3)"}, "(lock-heavy), so it was not run: public.stub_items for"),
     ):
