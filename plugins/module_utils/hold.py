@@ -20,7 +20,7 @@ from .layout import COMMAND
 from .release_plan import Instance, listen_address
 from .world import World
 
-HOLD, BLUE_GREEN = "hold", "blue_green"
+HOLD = "hold"
 
 #: Of documents that were written before there was such a key.
 DEFAULT_SECONDS = 40
@@ -55,11 +55,6 @@ SOCKET = 3
 def wanted(document: dict[str, t.Any]) -> bool:
     """Tell whether an app's visitors wait while its releases change."""
     return bool(document.get("strategy") == HOLD)
-
-
-def governing(*documents: dict[str, t.Any]) -> dict[str, t.Any] | None:
-    """Return the first document that wants visitors to wait: where the host has no room for two releases, it has none for an older one either."""
-    return next((document for document in documents if wanted(document)), None)
 
 
 def seconds(document: dict[str, t.Any]) -> float:
@@ -157,12 +152,11 @@ class Hold:
 
         :arg place: address and port of the process that gets those that waited.
         """
-        number = self._number()
-        if not number:
+        if not self.active:
             return
         # First those who wait: whoever comes in between goes the same way. A power cut that undoes the removal is nothing: see clear().
         try:
-            self.world.write_atomic(self._target(number), place.encode(), mode=0o644)
+            self.world.write_atomic(self._target(self._number()), place.encode(), mode=0o644)
         finally:
             self.world.remove(self.app.layout.hold_flag)
         self.waited = 0.0 if self.since is None else self.world.monotonic() - self.since

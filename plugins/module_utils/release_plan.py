@@ -143,8 +143,11 @@ def other_slot(slot: str | None) -> str:
     return SLOTS[1] if slot == SLOTS[0] else SLOTS[0]
 
 
-def ecosystem_entry(layout: Layout, release: str, instance: Instance, command: str, log_directory: str) -> dict[str, t.Any]:
-    """Return what PM2 is told of a process. No value of the environment is in it (PM2 dumps what it is told)."""
+def ecosystem_entry(layout: Layout, release: str, instance: Instance, command: str, log_directory: str, stop_seconds: float) -> dict[str, t.Any]:
+    """Return what PM2 is told of a process. No value of the environment is in it (PM2 dumps what it is told).
+
+    :arg stop_seconds: after which a process that was asked to stop is killed.
+    """
     process = instance.process
     return {
         "name": instance.name,
@@ -155,7 +158,7 @@ def ecosystem_entry(layout: Layout, release: str, instance: Instance, command: s
         "cwd": f"{layout.release(release)}/app",
         "autorestart": True,
         "exp_backoff_restart_delay": 500,
-        "kill_timeout": int(process["stop_seconds"] * 1000),
+        "kill_timeout": int(stop_seconds * 1000),
         "max_memory_restart": f"{process['memory_mb']}M" if process.get("memory_mb") else None,
         "merge_logs": True,
         "out_file": f"{log_directory}/{instance.name}.log",

@@ -126,8 +126,8 @@ class Slots:
         return [self._entry(instance, release) for instance in instances(self.app.at(release).document, slot)]
 
     def _entry(self, instance: Instance, release: str) -> dict[str, t.Any]:
-        entry = ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}")
-        return {**entry, "kill_timeout": int(hold.stop_seconds(self.app.at(release).document, instance.process) * 1000)}
+        stop_seconds = hold.stop_seconds(self.app.document, instance.process)
+        return ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}", stop_seconds)
 
     def start(self, wanted: t.Sequence[Instance], release: str, *, until: float | None = None) -> None:
         """Start processes of a release and prove each.
@@ -271,12 +271,9 @@ class Slots:
 
     def _longest_stop(self) -> float:
         """Return how long a process of either slot may need to stop, in seconds."""
-        return 15 + max(process["stop_seconds"] for release in self._concerned() for process in self.app.at(release).document["processes"])
-
-    def _concerned(self) -> set[str | None]:
-        """Return the releases that may have processes now."""
         journal = self.app.journal
-        return {journal.live, *((journal.switch or {}).get(key) for key in ("release", "from_release"))}
+        releases = {journal.live, *((journal.switch or {}).get(key) for key in ("release", "from_release"))}
+        return 15 + max(process["stop_seconds"] for release in releases for process in self.app.at(release).document["processes"])
 
     def settle(self) -> list[str]:
         """Bring proxy, boot and processes to what the journal says is live: others away, missing ones back.
@@ -326,7 +323,7 @@ class Slots:
         """Let visitors wait where the release that is to serve must be started first, and there was no room for it beside the other one."""
         waiting = hold.Hold(self.app, self.log)
         release, slot = self.app.journal.should_live()
-        if release is None or slot is None or not self._one_at_a_time():
+        if release is None or slot is None or not (waiting.active or hold.wanted(self.app.document)):
             return waiting
         public = instances(self.app.at(release).document, slot, public=True)
         if not all(self.owners(instance, release) for instance in public):
@@ -334,6 +331,3 @@ class Slots:
             with contextlib.suppress(AnchorageError, OSError):
                 waiting.begin()
         return waiting
-
-    def _one_at_a_time(self) -> bool:
-        return hold.governing(self.app.document, *(self.app.at(release).document for release in self._concerned())) is not None

@@ -71,8 +71,7 @@ class Switch:
         journal.begin_switch(self.release, self.slot, from_release=self.old, from_slot=self.old_slot)
         dead_man = DeadMan(self.app)
         try:
-            governing = self._governing()
-            waiting = self._make_room(dead_man, hold.seconds(governing)) if governing else None
+            waiting = self._make_room(dead_man) if self._one_at_a_time() else None
             public = instances(self.app.document, self.slot, public=True)
             with self.app.timed("prove"):
                 self.slots.start(public, self.release, until=waiting and waiting.until)
@@ -108,20 +107,13 @@ class Switch:
         journal.settled()
         return True
 
-    def _governing(self) -> dict[str, t.Any] | None:
-        """Return the document by which visitors wait for this release, if they do."""
-        if self.old_slot is None or not instances(self.app.document, self.slot, public=True):
-            return None
-        return hold.governing(self.present, self.app.document, self._old_app().document)
-
     def _one_at_a_time(self) -> bool:
-        return self._governing() is not None
+        """Whether the host has room for one release: the contract of today says so, whatever it said when a release was made that is gone back to."""
+        return self.old_slot is not None and hold.wanted(self.present) and bool(instances(self.app.document, self.slot, public=True))
 
-    def _make_room(self, dead_man: DeadMan, most: float) -> hold.Hold:
-        """Stop the release before, of which there is no room beside the new one; visitors wait from here on.
-
-        :arg most: seconds that they may wait.
-        """
+    def _make_room(self, dead_man: DeadMan) -> hold.Hold:
+        """Stop the release before, of which there is no room beside the new one; visitors wait from here on."""
+        most = hold.seconds(self.present)
         waiting = hold.Hold(self.app, self.log)
         waiting.require_proxy()
         old = self._old_app()

@@ -15,7 +15,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 from .engine_fakes import ME, document, place
-from .test_step_activate import Pm2Host
+from .test_step_activate import Pm2Host, begun
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
@@ -53,11 +53,8 @@ def shop(tmp_path, monkeypatch):
     world.units.add(f"pm2-{ME.pw_name}.service")
     app = App("shop", world, document(str(tmp_path / "home")))
     app.document["processes"][0]["drain_seconds"] = 20
-    for number in (1, 2):
-        app.journal.mark(f"r{number}", "staged", tree=f"t{number}")
-        world.marks.add(f"r{number}")
-    activate(app, Log(lambda line: None), release="r1")
     said = []
+    begun(app)
     return app, world, Log(said.append), said
 
 

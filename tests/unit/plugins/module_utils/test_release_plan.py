@@ -123,7 +123,8 @@ def test_instances_have_their_own_ports():
 
 
 def test_pm2_is_told_no_value_of_the_environment():
-    entry = plan.ecosystem_entry(Layout("shop", "/srv/shop"), "r1", plan.instances(DOCUMENT, "blue")[0], "/usr/local/bin/anchorage", "/var/log/pm2/shop")
+    (instance, *_rest) = plan.instances(DOCUMENT, "blue")
+    entry = plan.ecosystem_entry(Layout("shop", "/srv/shop"), "r1", instance, "/usr/local/bin/anchorage", "/var/log/pm2/shop", 30)
     assert "env" not in entry and "s" * 40 not in str(entry) and "pw" not in str(entry)
     assert entry["kill_timeout"] == 30000 and entry["args"] == ["exec", "/srv/shop/releases/r1/run/shop-server-blue.json"]
 

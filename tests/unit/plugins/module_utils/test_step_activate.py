@@ -90,13 +90,18 @@ def shop(tmp_path, monkeypatch):
     place(tmp_path, monkeypatch)
     world = Pm2Host()
     world.units.add(f"pm2-{ME.pw_name}.service")
-    app = App("shop", world, document(str(tmp_path / "home")))
+    return begun(App("shop", world, document(str(tmp_path / "home"))))
+
+
+def begun(app):
+    """Let release r1 of an app live in slot blue, and r2 be staged and migrated. Returns the app, its world and a log."""
+    log = Log(lambda line: None)
     for number in (1, 2):
         app.journal.mark(f"r{number}", "staged", tree=f"t{number}")
-        world.marks.add(f"r{number}")
-    assert activate(app, Log(lambda line: None), release="r1") is True
-    world.history.clear()
-    return app, world, Log(lambda line: None)
+        app.world.marks.add(f"r{number}")
+    assert activate(app, log, release="r1") is True
+    app.world.history.clear()
+    return app, app.world, log
 
 
 def flag(app):
