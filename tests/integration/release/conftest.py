@@ -106,7 +106,8 @@ def pytest_runtest_logreport(report):
     own = any(name in report.nodeid for name in ("test_7_kill_matrix", "test_8_two_deploys"))
     if not os.environ.get(FAULTS) or own or report.skipped or (report.when != "call" and report.passed):
         return
-    causes = [] if report.passed else [report.longreprtext.strip().splitlines()[-1][:300]]
+    lines = report.longreprtext.strip().splitlines()
+    causes = [] if report.passed else [next((line[1:].strip() for line in lines if line.startswith("E  ")), lines[-1])[:300]]
     fault_results().add(fault_name(report.nodeid), causes, seconds=round(report.duration, 1), **dict(report.user_properties))
 
 
@@ -311,16 +312,15 @@ class Host:
 class Visitor(threading.Thread):
     """Asks a site again and again, as customers do, and writes down what came."""
 
-    def __init__(self, host: Host, patience: float = 5) -> None:
+    def __init__(self, host: Host) -> None:
         super().__init__(daemon=True)
-        self.patience = patience
         self.host, self.stop, self.releases, self.failures = host, threading.Event(), [], []
 
     def run(self) -> None:
         """Ask until it is enough."""
         while not self.stop.is_set():
             try:
-                self.releases.append(self.host.public(timeout=self.patience)["release"])
+                self.releases.append(self.host.public(timeout=5)["release"])
             except Exception as error:
                 self.failures.append(f"{error!r} after {len(self.releases)} answers")
             time.sleep(0.02)

@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-EXECUTIONS = 25
+EXECUTIONS = 21
 TRANSACTIONS = 2
 
 
