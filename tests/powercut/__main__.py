@@ -19,7 +19,7 @@ from .guest import Guest
 def main() -> int:
     """Run one command."""
     top = argparse.ArgumentParser(prog="powercut", description="Power cuts in deploys to a QEMU guest.")
-    top.add_argument("--lab", default="powercut", help="name of the lab whose host becomes the guest")
+    top.add_argument("--lab", default="powercut", help="name of the lab whose host becomes the guest; two guests share the cuts of one clone")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("prepare", help="provision a host of the lab by site.yml and make it a guest")
     cut = commands.add_parser("cut", help="cut the power in deploys until all were done or the time is over")

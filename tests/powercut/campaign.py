@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
+import fcntl
 import http.client
 import json
 import pathlib
@@ -27,6 +29,7 @@ from ..lab.lab import ROOT
 from .guest import HOST, Guest
 
 RESULTS = ROOT / "tests" / "results" / "power-cuts.json"
+CLAIMS = ROOT / ".cache" / "powercut" / "claims"
 LOOK = pathlib.Path(__file__).parent / "look.py"
 
 #: What a deploy says when it comes to a phase, how many seconds after that the power may go, and how often it does.
@@ -81,7 +84,7 @@ class Client(threading.Thread):
                         self.ledger.append(name)
             except (OSError, http.client.HTTPException):
                 self.refused += 1
-            time.sleep(0.2)
+            time.sleep(0.5)
 
 
 def contract(guest: Guest) -> Apps:
@@ -190,7 +193,7 @@ def until_said(process: subprocess.Popen, words: str, seconds: float) -> bool:
 
 
 def one(guest: Guest, cut: Cut) -> Outcome:
-    """Cut the power once, and see what is there after it."""
+    """Cut the power once, and see what is there after it. The deploy of the next cut has to do with what this one left."""
     outcome = Outcome(cut.number, cut.phase, cut.delay)
     before = seen(guest)["live"]
     apps = contract(guest)
@@ -218,19 +221,23 @@ def one(guest: Guest, cut: Cut) -> Outcome:
     outcome.acknowledged, outcome.lost = len(client.ledger), len(set(client.ledger) - set(after["rows"]))
     if outcome.lost:
         outcome.problems.append(f"{outcome.lost} acknowledged writes are lost")
-    try:
-        again, then = play(apps, "deploy"), play(apps, "deploy")
-        if then.changed:
-            outcome.problems.append(f"the run after the re-run changed {then.changed} ({again.changed} before it)")
-    except LabError as failure:
-        outcome.problems.append(f"a re-run failed: {failure}")
-    last = seen(guest)
-    outcome.problems += last["problems"]
-    if last["live"] != last["newest"]:
-        outcome.problems.append(f"after the re-run {last['live']} is live, not {last['newest']}")
-    if set(client.ledger) - set(last["rows"]):
-        outcome.problems.append("acknowledged writes are lost after the re-run")
     return outcome
+
+
+def at_last(guest: Guest) -> list[str]:
+    """Deploy once to the end, and once more. Returns what was not as it should be: each cut's deploy was the re-run of the one before it."""
+    apps = contract(guest)
+    ask_for(apps)
+    try:
+        play(apps, "deploy")
+        again = play(apps, "deploy")
+    except LabError as failure:
+        return [f"a deploy after the last cut failed: {failure}"]
+    after = seen(guest)
+    problems = [f"an unchanged deploy changed {again.changed}"] if again.changed else []
+    if after["live"] != after["newest"]:
+        problems.append(f"{after['live']} is live, not {after['newest']}")
+    return problems + after["problems"]
 
 
 def commit() -> str:
@@ -243,43 +250,64 @@ def results() -> dict[str, t.Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cuts": []}
 
 
-def write(seed: int, cuts: list[dict[str, t.Any]]) -> None:
-    """Write down what was measured."""
+@contextlib.contextmanager
+def alone(name: str, *, patient: bool = True) -> t.Iterator[bool]:
+    """Hold a lock that another guest's campaign in this clone sees; yields whether it was had."""
+    CLAIMS.mkdir(parents=True, exist_ok=True)
+    with open(CLAIMS / f"{name}.lock", "w", encoding="ascii") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | (0 if patient else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def write(seed: int, cut: dict[str, t.Any] | None, end: list[str] | None = None) -> list[dict[str, t.Any]]:
+    """Add what was measured and return all of it; C(end) is what was wrong after the last cut, once that was looked at."""
     RESULTS.parent.mkdir(exist_ok=True)
-    facts = {
-        "what": "power cuts (kill -9 of a QEMU guest) in deploys of a plain Node app with PostgreSQL, while a client writes",
-        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
-        "seed": seed,
-        "planned": len(planned(seed)),
-        "done": len(cuts),
-        "failed": sum(bool(cut["problems"]) for cut in cuts),
-        "acknowledged_writes": sum(cut["acknowledged"] for cut in cuts),
-        "lost_writes": sum(cut["lost"] for cut in cuts),
-        "cuts": sorted(cuts, key=lambda cut: cut["number"]),
-    }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    with alone("results"):
+        known = results()
+        cuts = (known["cuts"] if known.get("seed") == seed else []) + ([cut] if cut else [])
+        facts = {
+            "what": "power cuts (kill -9 of a QEMU guest) in deploys of a plain Node app with PostgreSQL, while a client writes",
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
+            "seed": seed,
+            "planned": len(planned(seed)),
+            "done": len(cuts),
+            "failed": sum(bool(cut["problems"]) for cut in cuts),
+            "acknowledged_writes": sum(cut["acknowledged"] for cut in cuts),
+            "lost_writes": sum(cut["lost"] for cut in cuts),
+            "deploys_after_the_last": known.get("deploys_after_the_last", "not yet") if end is None else end or "well",
+            "cuts": sorted(cuts, key=lambda cut: cut["number"]),
+        }
+        RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    return cuts
 
 
 def run(guest: Guest, *, deadline: float, seed: int | None) -> int:
-    """Do the cuts that are missing, as far as the time reaches. Returns 1 where one went wrong."""
-    known = results()
-    seed = seed if seed is not None else known.get("seed", random.SystemRandom().randrange(1 << 32))
-    cuts = known["cuts"] if known.get("seed") == seed else []
+    """Do the cuts that are missing, as far as the time reaches; another guest may do some of them. Returns 1 where one went wrong."""
+    seed = seed if seed is not None else results().get("seed", random.SystemRandom().randrange(1 << 32))
+    cuts = write(seed, None)
     say(f"seed {seed}, {len(cuts)} cuts are done")
     if not guest.is_on():
         guest.start()
         guest.wait()
     longest = 0.0
     for cut in planned(seed):
-        if cut.number in {done["number"] for done in cuts}:
-            continue
         began = time.monotonic()
         if began + longest > deadline:
             break
-        say(f"{cut.number}: {cut.phase}, {cut.delay} s into it")
-        outcome = one(guest, cut)
-        cuts.append({**dataclasses.asdict(outcome), "commit": commit()})
-        write(seed, cuts)
+        with alone(f"{seed}-{cut.number}", patient=False) as mine:
+            if not mine or cut.number in {done["number"] for done in results()["cuts"]}:
+                continue
+            say(f"{cut.number}: {cut.phase}, {cut.delay} s into it")
+            outcome = one(guest, cut)
+            cuts = write(seed, {**dataclasses.asdict(outcome), "commit": commit()})
         longest = max(longest, time.monotonic() - began)
         say(f"{cut.number}: {outcome.live} release after the boot (journal: {outcome.reached}), {outcome.acknowledged} writes, {outcome.problems or 'well'}")
-    return int(any(cut["problems"] for cut in cuts))
+    end = at_last(guest) if len(cuts) == len(planned(seed)) else None
+    cuts = write(seed, None, end)
+    if end is not None:
+        say(f"after the last: {end or 'well'}")
+    return int(bool(end) or any(cut["problems"] for cut in cuts))
