@@ -23,6 +23,7 @@ from ansible.utils.display import Display
 
 from ansible_collections.anchorage.vps.plugins.module_utils import source_tree
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import ARRIVING
 
 MODULE = "anchorage.vps.release_step"
 
@@ -31,7 +32,7 @@ PATIENCE = 120
 
 #: Takes a file from standard input under a name of its own, and gives it the wanted name when it is whole. Whatever ends it before, nothing stays.
 RECEIVE = (
-    "umask 077; mkdir -p {directory} && cd {directory} || exit 1; got=$(mktemp .incoming.XXXXXXXX) || exit 1; "
+    "umask 077; mkdir -p {directory} && cd {directory} || exit 1; got=$(mktemp {arriving}XXXXXXXX) || exit 1; "
     "trap 'rm -f \"$got\"' EXIT; trap 'exit 1' HUP INT TERM; "
     'cat > "$got" && echo "{sha256}  $got" | sha256sum --check --status && sync "$got" && mv -f "$got" {name}'
 )
@@ -42,7 +43,7 @@ display = Display()
 def receive(path: str, data: bytes) -> str:
     """Return the shell command that takes these very bytes from its input and writes them to a path, or nothing."""
     directory, name = posixpath.split(path)
-    return RECEIVE.format(directory=shlex.quote(directory), name=shlex.quote(name), sha256=hashlib.sha256(data).hexdigest())
+    return RECEIVE.format(arriving=ARRIVING, directory=shlex.quote(directory), name=shlex.quote(name), sha256=hashlib.sha256(data).hexdigest())
 
 
 def owner() -> str:

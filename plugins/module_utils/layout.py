@@ -12,6 +12,8 @@ SECRETS = "/etc/anchorage/secrets"
 STATE = "/var/lib/anchorage"
 SITES = "/etc/nginx/anchorage/sites"
 COMMAND = "/usr/local/bin/anchorage"
+#: What a source is called that is on its way to this host.
+ARRIVING = ".incoming."
 SLOTS = ("blue", "green")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 

@@ -13,7 +13,7 @@ import typing as t
 
 from . import restore_point, room
 from .app import App
-from .layout import DOCUMENTS
+from .layout import ARRIVING, DOCUMENTS
 from .release_plan import prunable
 
 #: What a step makes in the app's home and gives its name at the end, by directory: left behind by one that was killed.
@@ -93,7 +93,7 @@ def stale(app: App, gone: t.Collection[str], wanted: Wanted | None = None) -> li
     found += [layout.build(name) for name in world.listdir(f"{layout.home}/builds") if name not in trees]
     used = _dependencies(app, trees)
     found += [layout.dependencies(key) for key in world.listdir(f"{layout.home}/deps") if key not in used]
-    found += [f"{layout.incoming}/{name}" for name in world.listdir(layout.incoming) if name not in sources]
+    found += [f"{layout.incoming}/{name}" for name in world.listdir(layout.incoming) if name not in sources and not name.startswith(ARRIVING)]
     found += [f"{layout.home}/work/{name}" for name in world.listdir(f"{layout.home}/work")]
     found += [*leftovers(app), *restore_point.leftovers(app)]
     if not wanted:
@@ -108,6 +108,8 @@ def leftovers(app: App) -> list[str]:
     runs = [f"{app.layout.release(name)}/run" for name in app.world.listdir(f"{app.layout.home}/releases")]
     found = [f"{place}/{name}" for place in (app.layout.state, app.layout.pm2_home, *runs) for name in app.world.listdir(place) if LEFTOVER.fullmatch(name)]
     found += [f"{DOCUMENTS}/{name}" for name in app.world.listdir(DOCUMENTS) if name.startswith(f".{app.name}.json.")]
+    # Another run may be sending its source just now: it learns of this step when it asks for its own.
+    found += [f"{app.layout.incoming}/{name}" for name in app.world.listdir(app.layout.incoming) if name.startswith(ARRIVING)]
     return [path for path in found if (app.world.modified(path) or now) < limit]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import engine, pruning, step_stage
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import ARRIVING
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import migrate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
@@ -50,6 +51,13 @@ def test_a_prune_that_died_before_the_journal_knew_is_finished_by_the_next(shop)
     shutil.rmtree(shop.layout.release("r1"))
     engine.prune(shop)
     assert set(shop.journal.data["releases"]) == {"r0"} and engine.prune(shop) == []
+
+
+def test_a_source_that_another_run_sends_just_now_is_left_alone(shop):
+    """Two deploys at once: the one that lost is still sending, and learns of the other when it asks for its own step."""
+    arriving, dead = (left(f"{shop.layout.incoming}/{ARRIVING}{name}", age=age) for name, age in (("1a2b3c4d", 0), ("4d3c2b1a", DAY)))
+    whole = left(f"{shop.layout.incoming}/s7.tar")
+    assert set(engine.prune(shop)) >= {dead, whole} and os.listdir(shop.layout.incoming) == [os.path.basename(arriving)]
 
 
 def test_a_build_that_was_cut_off_is_cleared_away(shop):
