@@ -504,7 +504,7 @@ def judge_answer(answer: Answer, wanted: Expectation) -> list[Check]:
     checks.extend(_judge_body(answer, wanted))
     checks.extend(_judge_headers(answer, wanted))
     if wanted.json:
-        checks.extend(_judge_json(answer, wanted.json))
+        checks.extend(judge_json(answer, wanted.json))
     return checks
 
 
@@ -544,7 +544,8 @@ def _judge_headers(answer: Answer, wanted: Expectation) -> list[Check]:
     return [judge("headers", not wrong, evidence=seen, cause="; ".join(wrong), advice="the application and the proxy before it")]
 
 
-def _judge_json(answer: Answer, expressions: t.Sequence[Expression]) -> list[Check]:
+def judge_json(answer: Answer, expressions: t.Sequence[Expression]) -> list[Check]:
+    """Judge a JSON body by expressions; whatever is no JSON fails."""
     try:
         if answer.truncated:
             raise ValueError(f"it is longer than {READ_LIMIT} bytes")

@@ -33,6 +33,7 @@ class Login:
     tls: bool = False
     ca_path: str | None = None
     validate_certs: bool = True
+    database: int = 0
 
     @property
     def subject(self) -> str:
@@ -53,7 +54,10 @@ def parse_url(url: str) -> Login:
     user, password = (urllib.parse.unquote(text) if text else None for text in (parts.username, parts.password))
     if parts.scheme == "unix":
         return Login(unix_socket=urllib.parse.unquote(parts.path), user=user, password=password)
-    return Login(host=host or "127.0.0.1", port=port or 6379, user=user, password=password, tls=parts.scheme == "rediss")
+    number = parts.path.strip("/")
+    if number and not number.isdigit():
+        raise AnchorageError(f"The url of Redis ends with /{number}, which is no number of a database.")
+    return Login(host=host or "127.0.0.1", port=port or 6379, user=user, password=password, tls=parts.scheme == "rediss", database=int(number or 0))
 
 
 @dataclasses.dataclass(frozen=True)

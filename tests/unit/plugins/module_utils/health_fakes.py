@@ -290,6 +290,44 @@ def many_headers(call: Call) -> None:
     call.send("HTTP/1.1 200 OK\r\n" + "".join(f"X-{index}: {'v' * 100}\r\n" for index in range(500)) + "\r\n")
 
 
+class FakeRedis:
+    """Answers each command by a table; the key is its first word."""
+
+    def __init__(self, answers, chunk=65536):
+        self.answers = answers
+        self.chunk = chunk
+        self.seen = []
+        self.stop = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _address = self.listener.accept()
+                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
+
+    def _serve(self, sock):
+        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rb") as stream:
+            while True:
+                words = [stream.read(int(stream.readline()[1:]) + 2)[:-2].decode() for _index in range(int(stream.readline()[1:]))]
+                self.seen.append(words)
+                reply = self.answers.get(words[0], "+OK\r\n")
+                if reply is None:
+                    self.stop.wait(20)
+                if not reply:
+                    return
+                for index in range(0, len(reply), self.chunk):
+                    sock.sendall(reply[index : index + self.chunk].encode())
+
+    def close(self):
+        self.stop.set()
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
 class Authority:
     """A CA made for one test run, and the certificates it signs, made with the openssl program."""
 

@@ -3,17 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import redis_probe
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.redis_probe import Expectation, Login, judge_info, parse_info, parse_url
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
-from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import within
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import FakeRedis, within
 
 INFO = """# Server
 redis_version:8.0.2
@@ -96,44 +92,6 @@ HEALTHY = [
 @pytest.mark.parametrize(("changes", "wanted"), HEALTHY)
 def test_what_fits_the_purpose_is_healthy(changes, wanted):
     assert worst(judge(changes, wanted)) == {}
-
-
-class FakeRedis:
-    """Answers each command by a table; the key is its first word."""
-
-    def __init__(self, answers, chunk=65536):
-        self.answers = answers
-        self.chunk = chunk
-        self.seen = []
-        self.stop = threading.Event()
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _address = self.listener.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock):
-        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rb") as stream:
-            while True:
-                words = [stream.read(int(stream.readline()[1:]) + 2)[:-2].decode() for _index in range(int(stream.readline()[1:]))]
-                self.seen.append(words)
-                reply = self.answers.get(words[0], "+OK\r\n")
-                if reply is None:
-                    self.stop.wait(20)
-                if not reply:
-                    return
-                for index in range(0, len(reply), self.chunk):
-                    sock.sendall(reply[index : index + self.chunk].encode())
-
-    def close(self):
-        self.stop.set()
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
 
 
 @pytest.fixture

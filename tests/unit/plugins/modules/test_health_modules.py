@@ -8,11 +8,34 @@ import pathlib
 import pytest
 import yaml
 
-from ansible_collections.anchorage.vps.plugins.modules import http_health, pm2_health, postgresql_health, redis_health
+from ansible_collections.anchorage.vps.plugins.modules import (
+    host_health,
+    http_health,
+    pm2_health,
+    postgresql_health,
+    redis_health,
+    tls_health,
+    worker_health,
+)
 from ansible_collections.anchorage.vps.tests.unit.plugins.modules.health_runner import run_module
 
-MODULES = {"http_health": http_health, "postgresql_health": postgresql_health, "redis_health": redis_health, "pm2_health": pm2_health}
-MINIMAL = {"http_health": {"url": "http://127.0.0.1:1/"}, "redis_health": {"login_port": 1}, "postgresql_health": {"login_host": "127.0.0.1", "psql": "false"}}
+MODULES = {
+    "host_health": host_health,
+    "http_health": http_health,
+    "pm2_health": pm2_health,
+    "postgresql_health": postgresql_health,
+    "redis_health": redis_health,
+    "tls_health": tls_health,
+    "worker_health": worker_health,
+}
+MINIMAL = {
+    "host_health": {"paths": ["/no/such/place"]},
+    "http_health": {"url": "http://127.0.0.1:1/"},
+    "postgresql_health": {"login_host": "127.0.0.1", "psql": "false"},
+    "redis_health": {"login_port": 1},
+    "tls_health": {"names": ["shop.test"], "address": "127.0.0.1:1"},
+    "worker_health": {"heartbeat": {"file": "/no/such/file"}},
+}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -60,7 +83,13 @@ def test_pm2_without_a_daemon(tmp_path):
         ("postgresql_health", {"url": "mysql://x"}, "postgresql://"),
         ("postgresql_health", {"url": "postgres://x", "login_db": "y"}, "mutually exclusive"),
         ("redis_health", {"url": "http://x"}, "redis://"),
+        ("redis_health", {"url": "redis://x/main"}, "no number of a database"),
         ("pm2_health", {"user": "no-such-user"}, "no-such-user"),
+        ("tls_health", {"names": []}, "at least one name"),
+        ("host_health", {"disk_fail_percent": 10}, "disk_warn_percent"),
+        ("worker_health", {}, "one of the following is required"),
+        ("worker_health", {"heartbeat": {}}, "one of the following is required"),
+        ("worker_health", {"heartbeat": {"file": "/a", "log": {"path": "/b", "pattern": "c"}}}, "mutually exclusive"),
     ],
 )
 def test_a_question_without_sense_fails_even_when_the_verdict_is_left_to_the_caller(name, params, words):
