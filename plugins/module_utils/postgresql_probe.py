@@ -54,6 +54,8 @@ SELECT json_build_object(
   'oldest_transaction_seconds', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0) FROM pg_stat_activity
     WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'),
   'waiting_locks', (SELECT count(*) FROM pg_locks WHERE NOT granted),
+  'longest_lock_wait_seconds', (SELECT coalesce(max(extract(epoch FROM clock_timestamp() - (to_jsonb(l)->>'waitstart')::timestamptz)), 0)
+    FROM pg_locks l WHERE NOT granted),
   'invalid_indexes', (SELECT coalesce(json_agg(indexrelid::regclass::text), '[]') FROM pg_index WHERE NOT indisvalid)
 );
 """
@@ -152,6 +154,9 @@ class Expectation:
     max_database_mb: float | None = None
     max_latency_milliseconds: float | None = None
     max_transaction_seconds: float | None = None
+    max_lock_wait_seconds: float | None = 30
+    disk_path: str | None = None
+    min_free_mb: float = 512
     pending_restart: str = WARN
     archiving: str = FAIL
     invalid_indexes: str = WARN
@@ -370,11 +375,32 @@ def judge_facts(facts: t.Mapping[str, t.Any], wanted: Expectation) -> list[Check
             unit="s",
             subject="the age of the oldest open transaction",
             warn=wanted.max_transaction_seconds,
-            evidence={"waiting_locks": facts["waiting_locks"]},
             advice="pg_stat_activity",
         )
     )
+    checks.append(
+        judge_limit(
+            "locks",
+            round(facts["longest_lock_wait_seconds"], 1),
+            unit="s",
+            subject=f"the longest of {facts['waiting_locks']} waits for a lock",
+            warn=wanted.max_lock_wait_seconds,
+            evidence={"waiting": facts["waiting_locks"]},
+            advice="who holds it: SELECT pid, pg_blocking_pids(pid), query FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+        )
+    )
     return checks
+
+
+def judge_disk(world: World, path: str, min_free_mb: float) -> Check:
+    """Judge the room that is left where the server keeps its data; the server itself says nothing of it."""
+    evidence: dict[str, t.Any] = {"path": path, "min_free_mb": min_free_mb}
+    try:
+        evidence["free_mb"] = world.free_bytes(path) // 1048576
+    except OSError as error:
+        return Check("disk", FAIL, evidence, f"the room at {path} cannot be asked for: {error.strerror}", "disk_path")
+    cause = f"{evidence['free_mb']} MB are free at {path}, wanted {min_free_mb:g} MB"
+    return judge("disk", evidence["free_mb"] >= min_free_mb, evidence=evidence, cause=cause, advice=f"what fills it: du -xh --max-depth=2 {path}")
 
 
 def _judge_lag(facts: t.Mapping[str, t.Any], wanted: Expectation) -> Check:
@@ -416,7 +442,8 @@ def probe(login: Login, wanted: Expectation, *, world: World, seconds: float, ps
     )
     if completed.rc == 127:
         raise AnchorageError(f"The program {psql} cannot be run on the host that is asked from.", next_step="Install the package postgresql-client there.")
-    return judge_session(completed, wanted, login)
+    disk = [judge_disk(world, wanted.disk_path, wanted.min_free_mb)] if wanted.disk_path else []
+    return [*judge_session(completed, wanted, login), *disk]
 
 
 def check(

@@ -96,6 +96,19 @@ options:
   max_transaction_seconds:
     description: Warn when an open transaction is older. Only transactions that the role may see count, so at least its own.
     type: float
+  max_lock_wait_seconds:
+    description: Warn when anybody on the server has waited longer than this for a lock. Not known before PostgreSQL 14.
+    type: float
+    default: 30
+  disk_path:
+    description:
+      - Where the server keeps its data, such as V(/var/lib/postgresql), when it runs on the host that runs the module.
+      - Without it the room that is left is not judged.
+    type: path
+  min_free_mb:
+    description: Fail when fewer MB are free at O(disk_path).
+    type: float
+    default: 512
   pending_restart:
     description: What it means when changed settings wait for a restart of the server.
     type: str
@@ -173,8 +186,8 @@ checks:
     name:
       description: >-
         C(connect), C(role), C(lag) (on a standby), C(version), C(owner), C(encrypted), C(connections), C(size),
-        C(pending_restart), C(archiving), C(indexes), C(transactions), C(latency), C(write), C(session) (the session broke
-        half-way), C(steadiness) (with O(successes) above 1).
+        C(pending_restart), C(archiving), C(indexes), C(transactions), C(locks), C(disk) (with O(disk_path)), C(latency), C(write),
+        C(session) (the session broke half-way), C(steadiness) (with O(successes) above 1).
       type: str
       sample: connections
     healthy:
@@ -266,6 +279,9 @@ SPEC = {
     "max_database_mb": {"type": "float"},
     "max_latency_milliseconds": {"type": "float"},
     "max_transaction_seconds": {"type": "float"},
+    "max_lock_wait_seconds": {"type": "float", "default": 30},
+    "disk_path": {"type": "path"},
+    "min_free_mb": {"type": "float", "default": 512},
     "pending_restart": {"type": "str", "choices": [*SEVERITIES], "default": "warn"},
     "archiving": {"type": "str", "choices": [*SEVERITIES], "default": "fail"},
     "invalid_indexes": {"type": "str", "choices": [*SEVERITIES], "default": "warn"},

@@ -139,6 +139,40 @@ def test_archiving_fails(postgres):
     until(lambda: ask(postgres)[0]["healthy"], "the archiver", 90)
 
 
+def test_somebody_waits_for_a_lock(postgres):
+    postgres.sql("CREATE TABLE wanted (n int)", "shop")
+    where = f"host=127.0.0.1 port={postgres.port} user=boss password=boss dbname=shop"
+    commands = ("BEGIN; LOCK TABLE wanted; SELECT pg_sleep(60)", "BEGIN; LOCK TABLE wanted")
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    sessions_of_it = []
+    try:
+        for text in commands:
+            sessions_of_it.append(
+                subprocess.Popen(as_user(["psql", "-XAtq", where, "-c", text]), cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            time.sleep(0.5)
+        until(lambda: postgres.sql(waiting) != "0", "somebody who waits")
+        time.sleep(1.2)
+        result, failed = ask(postgres, max_lock_wait_seconds=1)
+        patient, _failed = ask(postgres)
+    finally:
+        for process in sessions_of_it:
+            process.kill()
+            process.wait()
+        postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%LOCK TABLE wanted%' AND pid <> pg_backend_pid()")
+        until(lambda: postgres.sql(waiting) == "0", "nobody who waits")
+        postgres.sql("DROP TABLE wanted", "shop")
+    verdicts = {item["name"]: item["verdict"] for item in result["checks"]}
+    assert failed == [] and verdicts["locks"] == "warn" and "the longest of" in result["summary"]
+    assert {item["name"]: item["verdict"] for item in patient["checks"]}["locks"] == "ok"
+
+
+def test_the_disk_of_the_data(postgres):
+    assert ask(postgres, disk_path=str(postgres.data), min_free_mb=1)[1] == []
+    result, failed = ask(postgres, disk_path=str(postgres.data), min_free_mb=1e9)
+    assert failed == ["disk"] and "MB are free at" in result["summary"]
+
+
 def test_an_index_that_is_not_valid(postgres):
     postgres.sql("CREATE TABLE doubled AS SELECT 1 AS n UNION ALL SELECT 1", "shop")
     with pytest.raises(subprocess.CalledProcessError):

@@ -10,8 +10,8 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import postgresql_probe
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_probe import Expectation, Login, parse_url
-from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_probe import Expectation, Login, judge_disk, parse_url
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import FakeWorld
 
 FACTS = {
@@ -36,6 +36,7 @@ FACTS = {
     "archive_failed_file": None,
     "oldest_transaction_seconds": 0,
     "waiting_locks": 0,
+    "longest_lock_wait_seconds": 0,
     "invalid_indexes": [],
 }
 
@@ -75,6 +76,8 @@ CASES = [
     ({"archive_mode": "on", "archive_failing": True, "archive_failed_file": "0001"}, {}, "archiving", "fail", "at 0001"),
     ({"invalid_indexes": ["a_idx"]}, {}, "indexes", "warn", "a_idx"),
     ({"oldest_transaction_seconds": 70}, {"max_transaction_seconds": 60}, "transactions", "warn", "70 s"),
+    ({"waiting_locks": 3, "longest_lock_wait_seconds": 40.2}, {}, "locks", "warn", "the longest of 3 waits for a lock is 40.2 s"),
+    ({"waiting_locks": 3, "longest_lock_wait_seconds": 5}, {"max_lock_wait_seconds": 4}, "locks", "warn", "the limit is 4 s"),
     ({}, {"max_latency_milliseconds": 0.25}, "latency", "fail", "0.3 ms"),
     ({"encrypted": False}, {"require_encryption": True}, "encrypted", "fail", "not encrypted"),
     ({}, {"role": "standby"}, "role", "fail", "is a primary, wanted a standby"),
@@ -85,6 +88,19 @@ CASES = [
 def test_each_fact_has_its_check(facts, wanted, name, verdict, words):
     checks = judge(session(**facts), **wanted)
     assert failed(checks, verdict) == [name] and words in checks[name].cause
+
+
+def test_a_wait_for_a_lock_that_is_short_is_no_fault():
+    assert judge(session(waiting_locks=3, longest_lock_wait_seconds=29))["locks"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("path", "free", "words"),
+    [("/", 0, ""), ("/", 10**9, "MB are free at /, wanted 1e+09 MB"), ("/no/such/place", 0, "cannot be asked for: No such file or directory")],
+)
+def test_the_room_for_the_data_is_asked_of_the_host(path, free, words):
+    check = judge_disk(World(), path, free)
+    assert check.healthy == (not words) and words in check.cause
 
 
 @pytest.mark.parametrize(("lag", "receiving", "good"), [(0, True, True), (59, True, True), (61, True, False), (61, False, False), (None, False, False)])
