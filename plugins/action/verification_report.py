@@ -21,7 +21,7 @@ def rows(hosts: dict[str, t.Any]) -> list[tuple[str, str, str, str]]:
     found = []
     for host, verdicts in hosts.items():
         for verdict in verdicts:
-            words = verdict["summary"] if verdict["grade"] != "green" else ", ".join(check["name"] for check in verdict["checks"])
+            words = verdict.get("message", verdict["summary"]) if verdict["grade"] != "green" else ", ".join(check["name"] for check in verdict["checks"])
             found.append((str(host), str(verdict["name"]), str(verdict["grade"]), str(words)))
     return found
 

@@ -85,11 +85,13 @@ class FilterModule:
             views.app_urls,
             views.base_firewall_allow,
             views.certbot_certificates,
+            views.host_apps,
             views.host_roles,
             views.nginx_sites,
             views.pm2_users,
             views.postgresql_client_addresses,
             views.postgresql_databases,
+            views.proxied_sites,
             views.redis_instances,
             views.release_documents,
         )

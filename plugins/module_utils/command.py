@@ -13,10 +13,13 @@ import socket
 import sys
 import typing as t
 
-from . import engine, hold, memory, preview, rollback, room
+from . import app_health, engine, hold, memory, preview, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
+
+#: Brings the cursor of a terminal home and clears what was there.
+CLEAR = "\033[H\033[2J"
 
 
 def say(text: str) -> None:
@@ -37,6 +40,12 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what is live, what ran last")
     status.add_argument("app", nargs="?")
     status.add_argument("--json", action="store_true")
+    health = commands.add_parser("health", help="everything that must be well: database, Redis, processes, answers, site, certificate, host")
+    health.add_argument("app", nargs="?", help="all of this host where none is named")
+    health.add_argument("--json", action="store_true")
+    health.add_argument("--watch", action="store_true", help="look again and again, until it is interrupted")
+    health.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="pause between two looks of --watch (%(default)s)")
+    health.add_argument("--deadline", type=float, default=10, metavar="SECONDS", help="time for everything together (%(default)s)")
     releases = commands.add_parser("releases", help="the releases on this host")
     releases.add_argument("app")
     releases.add_argument("--json", action="store_true")
@@ -114,6 +123,23 @@ def _status(options: argparse.Namespace) -> int:
             if step.get("text"):
                 say(f"  {step['text']}")
     return 0 if all(app["running"] for app in found) else 1
+
+
+def _health(options: argparse.Namespace) -> int:
+    """Ask everything at once; what is not green is told with its cause and where to look next. Returns 1 where anything is red."""
+    world = World()
+    while True:
+        found = app_health.look([options.app] if options.app else None, world, deadline_seconds=options.deadline)
+        if options.json:
+            say(json.dumps(found, sort_keys=True) if options.watch else json.dumps(found, indent=1, sort_keys=True))
+        else:
+            say("\n".join([*([f"{CLEAR}{_time(found['at'])}"] if options.watch else []), *app_health.lines(found)]))
+        if not options.watch:
+            return 0 if found["healthy"] else 1
+        try:
+            world.sleep(options.interval)
+        except KeyboardInterrupt:
+            return 0 if found["healthy"] else 1
 
 
 def _releases(options: argparse.Namespace) -> int:

@@ -175,6 +175,20 @@ def release_documents(contract: Data, secrets: Data, host: str) -> list[Data]:
     return [_document(contract, secrets, app, host) for app in _apps(contract) if host in app["hosts"]]
 
 
+def host_apps(contract: Data, host: str) -> list[str]:
+    """Return the names of the apps that run on a host."""
+    return [app["name"] for app in _apps(contract) if host in app["hosts"]]
+
+
+def proxied_sites(contract: Data, host: str) -> list[Data]:
+    """Return the sites that a host is proxy of although their app does not run there, as the health of a host is asked about them."""
+    return [
+        {"name": site["name"], "domains": site["domains"], "tls_mode": site["tls"]["mode"], "health_path": site["health_path"]}
+        for site in nginx_sites(contract, host)
+        if site["name"] not in host_apps(contract, host)
+    ]
+
+
 def app_urls(contract: Data) -> list[Data]:
     """Return the public address of every app that has one, and where its health answers."""
     urls = []

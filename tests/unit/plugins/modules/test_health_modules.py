@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ansible_collections.anchorage.vps.plugins.modules import (
+    app_health,
     host_health,
     http_health,
     pm2_health,
@@ -102,3 +103,25 @@ def test_the_password_of_a_url_is_never_printed(name, scheme):
     _code, result = run_module(MODULES[name], url=f"{scheme}://shop:hunter2@127.0.0.1:1/0", deadline_seconds=0.5, fail=False)
     result.pop("invocation", None)
     assert "hunter2" not in repr(result)
+
+
+def test_the_documented_options_of_app_health_are_those_of_the_module():
+    options = yaml.safe_load(app_health.DOCUMENTATION)["options"]
+    assert set(options) == set(app_health.SPEC)
+    for key, value in app_health.SPEC.items():
+        assert (options[key]["type"], options[key].get("default")) == (value["type"], value.get("default")), key
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_app_health_fails_by_what_is_red_and_names_every_check_by_its_part(check_mode, monkeypatch):
+    code, result = run_module(app_health, check_mode=check_mode, apps=["no-such-app"], host=False, deadline_seconds=1)
+    assert code == 1 and result["changed"] is False and result["grade"] == "red" and "There is no app 'no-such-app' on this host" in result["msg"]
+    code, result = run_module(
+        app_health, apps=[], sites=[{"name": "x", "domains": ["x.test"], "tls_mode": "off", "health_path": "/"}], host=False, fail=False, deadline_seconds=1
+    )
+    assert code == 0 and result["healthy"] is False and result["checks"][0]["name"] == "x (public): answer"
+
+
+def test_app_health_without_time():
+    code, result = run_module(app_health, deadline_seconds=0, fail=False)
+    assert code == 1 and "deadline_seconds must be more than 0" in result["msg"] and result["parts"] == []

@@ -1,0 +1,287 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Everything that the contract says of a healthy app, asked at once on its host: database, Redis, processes, answers, site, certificate, journal.
+
+What is asked follows from the document that the last deploy left and from the journal, so nobody keeps a list of checks. All questions run side
+by side within one deadline; one that breaks is a red verdict of its own and takes none of the others along.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import typing as t
+
+from . import engine, host_probe, pm2, postgresql_probe, redis_probe, tls_probe
+from .app import App
+from .errors import AnchorageError
+from .health import FAIL, OK, WARN, Verdict, Watch, judge, verdict
+from .http_probe import Expectation, Identity, Target
+from .http_probe import check as ask_http
+from .release_plan import Instance, instances, listen_address
+from .world import World
+
+Data = dict[str, t.Any]
+
+GREEN, AMBER, RED = "green", "amber", "red"
+GRADES = {OK: GREEN, WARN: AMBER, FAIL: RED}
+
+#: Where provisioning leaves what is healthy for this host.
+SETTINGS = "/etc/anchorage/health.json"
+CERTIFICATES = "/etc/nginx/tls"
+DATABASES = "/var/lib/postgresql"
+LOOPBACK = "127.0.0.1"
+
+#: Seconds beyond the deadline that a question gets to come to its own end.
+GRACE = 2.0
+
+
+class Part(t.NamedTuple):
+    """One question. C(ask) gets the seconds that it has."""
+
+    name: str
+    kind: str
+    ask: t.Callable[[float], Verdict]
+
+
+# ---- what is asked ---------------------------------------------------------------------------------------------------
+
+
+def parts_of_app(app: App) -> list[Part]:
+    """Return the questions that an app's document and journal imply on this host."""
+    live = app.journal.live
+    document = app.at(live).document if live else app.document
+    found = [Part(app.name, "release", lambda _seconds: judge_release(app))]
+    if document.get("database_url"):
+        found.append(Part(f"{app.name} database", "database", lambda seconds: _ask_database(app, document, seconds)))
+    for key, purpose in (("redis_url", "jobs"), ("redis_cache_url", "cache")):
+        if document.get(key):
+            found.append(Part(f"{app.name} Redis ({purpose})", "redis", _redis(app, document, key, purpose)))
+    if live and app.journal.slot:
+        wanted = instances(document, app.journal.slot)
+        found.append(Part(f"{app.name} processes", "processes", lambda seconds: _ask_pm2(app, document, wanted, live, seconds)))
+        found += [Part(item.name, "answer", _answer(app, document, item, live)) for item in wanted if item.port is not None and _path(item.process)]
+    if document.get("domains") and document.get("proxy_address"):
+        found += _site_parts(app.name, document["domains"], document["tls"]["mode"], document["proxy_address"], _public_path(document), app.world)
+    return found
+
+
+def _path(process: Data) -> str | None:
+    return (process.get("health") or {}).get("path")
+
+
+def _public_path(document: Data) -> str | None:
+    return next((_path(process) for process in document["processes"] if process["public"]), None)
+
+
+def judge_release(app: App) -> Verdict:
+    """Judge what the journal says: a release is live, and nothing was left half-way."""
+    state = engine.status(app)
+    step = state["last_step"] or {}
+    working = bool(step) and step.get("finished_at") is None
+    where = {"live": state["live"], "slot": state["slot"], "since": state["since"]}
+    checks = [judge("live", bool(state["live"]), evidence=where, cause="no release is live on this host", advice="deploy.yml")]
+    unsettled = not working and (app.unsettled or app.journal.switch is not None)
+    cause = f"a step ended between two releases{', and ' + state['unconfirmed'] + ' waits to be confirmed' if state['unconfirmed'] else ''}"
+    checks.append(judge("settled", not unsettled, evidence={"unconfirmed": state["unconfirmed"]}, cause=cause, advice=f"anchorage recover {app.name}"))
+    failed = bool(step) and not working and step.get("ok") is False
+    told = f"the last step ({step.get('step')} of {step.get('release')}) failed, what was live before it is live" if failed else ""
+    facts = {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at")}
+    checks.append(judge("last_step", not failed, evidence=facts, cause=told, advice=f"anchorage logs {app.name}", severity=WARN))
+    healthy = all(item.healthy for item in checks)
+    watch = Watch(tuple(checks), 1, int(healthy), int(healthy), 1, 0.0)
+    good = f"release {state['live']} is live in slot {state['slot']}" + (f", {step['step']} of {step['release']} runs" if working else "")
+    return verdict(app.name, watch, good=good, extra={"release": state["live"]})
+
+
+def _ask_database(app: App, document: Data, seconds: float) -> Verdict:
+    database = document.get("database") or {}
+    local = not database.get("external") and document.get("database_address") == LOOPBACK
+    wanted = postgresql_probe.Expectation(
+        owner=database.get("user") if not database.get("external") else None,
+        disk_path=DATABASES if local and app.world.exists(DATABASES) else None,
+    )
+    login = postgresql_probe.parse_url(document["database_url"])
+    return postgresql_probe.check(login, wanted, world=app.world, deadline_seconds=seconds)
+
+
+def _redis(app: App, document: Data, key: str, purpose: str) -> t.Callable[[float], Verdict]:
+    # What a provider calls durable is not always an append-only file, so there it is not asked for.
+    durable = None if not (document.get("redis") or {}).get("external") else False
+    wanted = redis_probe.Expectation(purpose=purpose, append_only=durable)
+    return lambda seconds: redis_probe.check(redis_probe.parse_url(document[key]), wanted, world=app.world, deadline_seconds=seconds)
+
+
+def _ask_pm2(app: App, document: Data, wanted: t.Sequence[Instance], live: str, seconds: float) -> Verdict:
+    layout = app.layout
+    who = pm2.account(app.user, layout.pm2_home)
+    expected = [
+        pm2.Wanted(
+            item.name,
+            ports=[item.port] if item.port is not None else [],
+            cwd=f"{layout.release(live)}/app",
+            environment={"ANCHORAGE_RELEASE": live},
+            loopback_only=listen_address(document, item.process) == LOOPBACK,
+            max_memory_mb=item.process.get("memory_mb"),
+        )
+        for item in wanted
+    ]
+    # While a step runs, the other slot is in use too.
+    strangers = WARN if engine.read_step(app).get("finished_at") else "ignore"
+    return pm2.check(who, pm2.Expectation(expected, strangers, f"pm2-{app.user}.service"), world=app.world, deadline_seconds=seconds)
+
+
+def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[float], Verdict]:
+    health = item.process["health"]
+    target = Target(f"http://{listen_address(document, item.process)}:{item.port}{health['path']}")
+    identity = Identity(environment={"ANCHORAGE_RELEASE": live, "ANCHORAGE_PROCESS": item.name})
+    wanted = Expectation(status=(health["status"],), body=health.get("body") or None, identity=identity)
+    return lambda seconds: ask_http(target, wanted, world=app.world, deadline_seconds=seconds)
+
+
+def _site_parts(name: str, domains: t.Sequence[str], mode: str, address: str, path: str | None, world: World) -> list[Part]:
+    """Return the questions to a site as its visitors see it, at the proxy that is nearest."""
+    secure = mode != "off"
+    host = f"[{address}]" if ":" in address else address
+    plain = [domain for domain in domains if not domain.startswith("*.")]
+    found = []
+    if path and plain:
+        target = Target(f"{'https' if secure else 'http'}://{plain[0]}{path}", connect_to=f"{host}:{443 if secure else 80}")
+        found.append(Part(f"{name} (public)", "site", lambda seconds: ask_http(target, Expectation(), world=world, deadline_seconds=seconds)))
+    if secure:
+        here = address == LOOPBACK
+        wanted = tls_probe.Expectation(
+            certificate_path=f"{CERTIFICATES}/{name}/fullchain.pem" if here else None,
+            renewal_timer="certbot.timer" if here and mode == "acme" else None,
+            self_signed=FAIL if mode == "acme" else WARN,
+        )
+        asked = tls_probe.Target(domains, f"{host}:443")
+        found.append(Part(f"{name} certificate", "tls", lambda seconds: tls_probe.check(asked, wanted, world=world, deadline_seconds=seconds)))
+    return found
+
+
+def settings(world: World) -> Data:
+    """Return what provisioning left for the health of this host; nothing where it left nothing.
+
+    :raises AnchorageError: when the file is there and cannot be read as JSON.
+    """
+    raw = world.read(SETTINGS)
+    try:
+        return json.loads(raw) if raw else {}
+    except ValueError as error:
+        raise AnchorageError(f"{SETTINGS} is no JSON: {error}.", next_step="Run provision.yml for this host.") from error
+
+
+def host_part(options: Data, *, controller_time: float | None = None) -> Part:
+    """Return the question to the machine itself."""
+    given = dict(options)
+    backups = [host_probe.Backup(**backup) for backup in given.pop("backups", [])]
+    wanted = host_probe.Expectation(**given, backups=backups, controller_time=controller_time)
+    return Part("host", "host", lambda seconds: host_probe.check(wanted, world=host_probe.HostWorld(), deadline_seconds=min(seconds, 5.0)))
+
+
+def parts(
+    names: t.Iterable[str] | None,
+    world: World,
+    *,
+    sites: t.Sequence[Data] | None = None,
+    host: bool = True,
+    controller_time: float | None = None,
+) -> list[Part]:
+    """Return all questions of this host.
+
+    :arg names: the apps to ask about; without them all that were deployed to it. One that is not here is a red verdict.
+    :arg sites: what this host is proxy of although the app is elsewhere; without it what provisioning left.
+    """
+    told = settings(world)
+    found: list[Part] = []
+    for name in engine.apps(world) if names is None else names:
+        try:
+            found += parts_of_app(App(name, world))
+        except AnchorageError as error:
+            found.append(Part(name, "release", _raising(error)))
+    for site in (told.get("sites") or []) if sites is None else sites:
+        found += _site_parts(site["name"], site["domains"], site["tls_mode"], LOOPBACK, site.get("health_path"), world)
+    if host:
+        found.append(host_part(told.get("host") or {}, controller_time=controller_time))
+    return found
+
+
+def _raising(error: AnchorageError) -> t.Callable[[float], Verdict]:
+    def ask(_seconds: float) -> Verdict:
+        raise error
+
+    return ask
+
+
+# ---- asking ----------------------------------------------------------------------------------------------------------
+
+
+def _broken(part: Part, message: str) -> Data:
+    return {"name": part.name, "kind": part.kind, "grade": RED, "healthy": False, "summary": message, "message": message, "checks": []}
+
+
+def _told(part: Part, found: Verdict) -> Data:
+    plain = found.as_result()
+    del plain["changed"]
+    return {**plain, "name": part.name, "kind": part.kind, "grade": GRADES[found.grade], "message": found.message}
+
+
+def _ask(part: Part, seconds: float) -> Data:
+    try:
+        return _told(part, part.ask(seconds))
+    except AnchorageError as error:
+        return _broken(part, error.text())
+    except Exception as error:  # one question that breaks says so, and all others are answered
+        return _broken(part, f"{part.name} could not be asked: {type(error).__name__}: {error}")
+
+
+def examine(asked: t.Sequence[Part], *, deadline_seconds: float, world: World) -> list[Data]:
+    """Ask everything side by side. Whatever has not answered shortly after the deadline is red.
+
+    The threads may be left behind, since nothing can end a read that hangs; they end with the process.
+    """
+    answers: dict[int, Data] = {}
+
+    def work(index: int, part: Part) -> None:
+        answers[index] = _ask(part, deadline_seconds)
+
+    threads = [threading.Thread(target=work, args=(index, part), daemon=True) for index, part in enumerate(asked)]
+    end = world.monotonic() + deadline_seconds + GRACE
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - world.monotonic()))
+    known = dict(answers)
+    return [known.get(index) or _broken(part, f"{part.name} gave no answer within {deadline_seconds:g} s.") for index, part in enumerate(asked)]
+
+
+def summarise(found: t.Sequence[Data]) -> Data:
+    """Return the verdict of the whole: its grade is the worst of all."""
+    grades = {grade: [item for item in found if item["grade"] == grade] for grade in (GREEN, AMBER, RED)}
+    grade = RED if grades[RED] else AMBER if grades[AMBER] else GREEN
+    if not found:
+        words = "There is nothing to ask on this host."
+    elif grade == GREEN:
+        words = f"All {len(found)} are well."
+    else:
+        words = " ".join(item["summary"] for item in (*grades[RED], *grades[AMBER]))
+    return {"grade": grade, "healthy": not grades[RED], "summary": words, "parts": list(found)}
+
+
+def look(names: t.Iterable[str] | None, world: World, *, deadline_seconds: float = 30.0, **more: t.Any) -> Data:
+    """Ask everything of this host, and return the verdict with its parts.
+
+    :arg more: what C(parts) takes besides.
+    """
+    began = world.monotonic()
+    found = summarise(examine(parts(names, world, **more), deadline_seconds=deadline_seconds, world=world))
+    return {**found, "at": round(world.now(), 3), "seconds": round(world.monotonic() - began, 3)}
+
+
+def lines(found: Data) -> list[str]:
+    """Return a verdict as a table for people: what is well in a few words, what is not with its cause and where to look next."""
+    width = max([len(item["name"]) for item in found["parts"]], default=0)
+    told = [f"{item['grade']:5}  {item['name'].ljust(width)}  {item['summary' if item['grade'] == GREEN else 'message']}" for item in found["parts"]]
+    return [*told, f"{found['grade']}: {len(found['parts'])} questions in {found['seconds']:.1f} s"]

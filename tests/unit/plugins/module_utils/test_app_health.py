@@ -1,0 +1,307 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+
+from ansible_collections.anchorage.vps.plugins.module_utils import app_health, command, engine, host_probe, pm2, postgresql_probe, redis_probe, tls_probe
+from ansible_collections.anchorage.vps.plugins.module_utils.app import App
+from ansible_collections.anchorage.vps.plugins.module_utils.app_health import Part, examine, lines, look, parts, parts_of_app, summarise
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.health import FAIL, OK, WARN, Check, Verdict
+from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import within
+
+from .engine_fakes import ME, PASSWORD, make, place
+
+HEALTH = {"path": "/health", "status": 200, "body": "OK"}
+PROCESS = {"instances": 1, "memory_mb": 256, "stop_seconds": 5}
+PROCESSES = [
+    {"name": "server", "public": True, **PROCESS, "instances": 2, "slots": {"blue": [9000, 9001], "green": [9003, 9004]}, "health": HEALTH},
+    {"name": "worker", "public": False, **PROCESS, "slots": {"blue": [9002], "green": [9005]}, "health": HEALTH},
+    {"name": "bot", "public": False, **PROCESS, "slots": None, "health": None},
+]
+SITE = {"domains": ["shop.test", "*.shop.test"], "proxy_address": "127.0.0.1", "tls": {"mode": "acme"}}
+DATABASE = {"database": {"external": False, "user": "shop"}, "database_address": "127.0.0.1"}
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Make an app whose release r1 is live in the green slot, unless a test wants it otherwise."""
+    place(tmp_path, monkeypatch)
+
+    def build(*, live=True, **changes):
+        app, world, _log = make(tmp_path, **{"processes": PROCESSES, **SITE, **DATABASE, **changes})
+        if live:
+            app.journal.mark("r1", "staged", tree="t1", source="s1")
+            app.journal.go_live("r1", "green", "t1")
+            app.journal.settled()
+        return app, world
+
+    return build
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Let no question leave: tell which was asked."""
+    seen = []
+    fine = Verdict(True, (), "fine", "fine")
+    monkeypatch.setattr(app_health, "ask_http", lambda target, wanted, **more: seen.append(("http", target, wanted)) or fine)
+    for name, module in (("pg", postgresql_probe), ("redis", redis_probe), ("tls", tls_probe), ("pm2", pm2)):
+        monkeypatch.setattr(module, "check", lambda target, wanted, name=name, **more: seen.append((name, target, wanted)) or fine)
+    return seen
+
+
+def names(found):
+    return [(part.name, part.kind) for part in found]
+
+
+def test_the_document_and_the_journal_say_what_is_asked(shop):
+    app, _world = shop(redis_url="redis://shop:x@127.0.0.1:6379/0", redis_cache_url="redis://shop:x@127.0.0.1:6380/0")
+    assert names(parts_of_app(app)) == [
+        ("shop", "release"),
+        ("shop database", "database"),
+        ("shop Redis (jobs)", "redis"),
+        ("shop Redis (cache)", "redis"),
+        ("shop processes", "processes"),
+        ("shop-server-1-green", "answer"),
+        ("shop-server-2-green", "answer"),
+        ("shop-worker-green", "answer"),
+        ("shop (public)", "site"),
+        ("shop certificate", "tls"),
+    ]
+
+
+def test_an_app_without_services_site_and_release(shop):
+    app, _world = shop(live=False, database_url=None, domains=[])
+    assert names(parts_of_app(app)) == [("shop", "release")]
+
+
+def test_what_is_asked_is_what_the_contract_wants(shop, asked):
+    app, _world = shop(redis_url="redis://shop:x@127.0.0.1:6379/0")
+    for part in parts_of_app(app):
+        part.ask(1)
+    found = {kind: (target, wanted) for kind, target, wanted in asked if kind != "http"}
+    assert (found["pg"][0].password, found["pg"][1].owner) == (PASSWORD, "shop")
+    assert (found["redis"][1].purpose, found["redis"][1].wants_append_only) == ("jobs", True)
+    assert found["pm2"][0].pm2_home == app.layout.pm2_home and found["pm2"][1].unit == f"pm2-{ME.pw_name}.service"
+    wanted = {item.name: item for item in found["pm2"][1].processes}
+    assert wanted["shop-server-2-green"].ports == [9004] and wanted["shop-bot-green"].ports == []
+    assert {item.cwd for item in wanted.values()} == {f"{app.layout.release('r1')}/app"} and all(item.loopback_only for item in wanted.values())
+    answers = {target.url: (target, expected) for kind, target, expected in asked if kind == "http"}
+    assert answers["http://127.0.0.1:9005/health"][1].identity.environment == {"ANCHORAGE_RELEASE": "r1", "ANCHORAGE_PROCESS": "shop-worker-green"}
+    assert answers["https://shop.test/health"][0].connect_to == "127.0.0.1:443"
+    target, expected = found["tls"]
+    assert list(target.names) == ["shop.test", "*.shop.test"] and target.address == "127.0.0.1:443"
+    assert (expected.certificate_path, expected.renewal_timer) == ("/etc/nginx/tls/shop/fullchain.pem", "certbot.timer")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kinds"),
+    [
+        ({"tls": {"mode": "off"}}, ["site"]),
+        ({"domains": ["*.shop.test"]}, ["tls"]),
+        ({"proxy_address": None}, []),
+        ({"tls": {"mode": "files"}}, ["site", "tls"]),
+    ],
+)
+def test_a_site_is_asked_as_far_as_it_has_names_and_certificates(shop, asked, changes, kinds):
+    app, _world = shop(**changes)
+    found = [part for part in parts_of_app(app) if part.kind in ("site", "tls")]
+    assert [part.kind for part in found] == kinds
+    for part in found:
+        part.ask(1)
+    if changes.get("tls") == {"mode": "off"}:
+        assert (asked[0][1].url, asked[0][1].connect_to) == ("http://shop.test/health", "127.0.0.1:80")
+    if changes.get("tls") == {"mode": "files"}:
+        assert (asked[1][2].renewal_timer, asked[1][2].self_signed) == (None, WARN)
+
+
+def test_a_proxy_elsewhere_is_asked_where_it_is_and_its_files_are_not(shop, asked):
+    app, _world = shop(proxy_address="fd00::7")
+    for part in parts_of_app(app):
+        if part.kind in ("site", "tls"):
+            part.ask(1)
+    assert asked[0][1].connect_to == "[fd00::7]:443"
+    assert (asked[1][1].address, asked[1][2].certificate_path, asked[1][2].renewal_timer) == ("[fd00::7]:443", None, None)
+
+
+def test_of_a_database_elsewhere_neither_owner_nor_disk_is_asked(shop, asked):
+    app, _world = shop(database={"external": True, "user": None}, database_address=None, redis={"external": True}, redis_url="redis://far.example.com/0")
+    for part in parts_of_app(app):
+        if part.kind in ("database", "redis"):
+            part.ask(1)
+    assert (asked[0][2].owner, asked[0][2].disk_path) == (None, None) and asked[1][2].wants_append_only is False
+
+
+# ---- the journal
+
+
+def test_a_release_that_lives_is_well(shop, monkeypatch):
+    monkeypatch.setattr(engine, "running", lambda app: True)
+    app, _world = shop()
+    found = app_health.judge_release(app)
+    assert found.grade == OK and "release r1 is live in slot green" in found.summary and found.extra == {"release": "r1"}
+
+
+@pytest.mark.parametrize(
+    ("state", "grade", "words"),
+    [
+        ({"live": None, "slot": None}, FAIL, "no release is live on this host"),
+        ({"last_step": {"step": "stage", "release": "r2", "ok": False, "finished_at": 5}}, WARN, "the last step (stage of r2) failed"),
+        ({"last_step": {"step": "stage", "release": "r2", "ok": None, "finished_at": None}}, OK, "stage of r2 runs"),
+    ],
+)
+def test_what_the_journal_says_is_judged(shop, monkeypatch, state, grade, words):
+    app, _world = shop()
+    known = engine.status(app)
+    monkeypatch.setattr(engine, "status", lambda _app: {**known, **state})
+    found = app_health.judge_release(app)
+    assert found.grade == grade and words in found.message
+
+
+def test_a_step_that_died_between_two_releases_is_red_unless_one_works_on_it(shop, monkeypatch):
+    app, _world = shop()
+    known = engine.status(app)
+    monkeypatch.setattr(App, "unsettled", property(lambda _app: True))
+    assert "anchorage recover shop" in app_health.judge_release(app).message
+    monkeypatch.setattr(engine, "status", lambda _app: {**known, "last_step": {"step": "activate", "release": "r2", "finished_at": None}})
+    assert app_health.judge_release(app).grade == OK
+
+
+# ---- asking
+
+
+def part(name, verdict=OK, *, kind="x", cause="it hurts"):
+    checks = (Check("c", verdict, {}, cause if verdict != OK else ""),)
+    words = f"{name} is fine" if verdict == OK else f"{name}: {cause}"
+    return Part(name, kind, lambda seconds: Verdict(verdict != FAIL, checks, words, f"{words}. Look next at: here.", {"extra": seconds}))
+
+
+def test_all_are_asked_side_by_side():
+    barrier = threading.Barrier(8)
+
+    def ask(_seconds):
+        barrier.wait(5)
+        return Verdict(True, (), "fine", "fine")
+
+    with within(4):
+        found = examine([Part(str(index), "x", ask) for index in range(8)], deadline_seconds=5, world=World())
+    assert [item["grade"] for item in found] == ["green"] * 8 and [item["name"] for item in found] == [str(index) for index in range(8)]
+
+
+def test_one_that_breaks_is_red_and_takes_nobody_along():
+    def advised(_seconds):
+        raise AnchorageError("psql is missing.", next_step="Install it.")
+
+    def broken(_seconds):
+        raise KeyError("x")
+
+    found = examine([part("a"), Part("b", "x", advised), Part("c", "x", broken)], deadline_seconds=1, world=World())
+    assert [item["grade"] for item in found] == ["green", "red", "red"]
+    assert found[1]["message"] == "psql is missing. Next: Install it." and "c could not be asked: KeyError" in found[2]["message"]
+    assert found[0]["extra"] == 1 and "changed" not in found[0]
+
+
+def test_one_that_hangs_costs_the_deadline_and_no_more(monkeypatch):
+    monkeypatch.setattr(app_health, "GRACE", 0.2)
+    hang = Part("hangs", "x", lambda _seconds: time.sleep(20))
+    with within(3):
+        found = examine([part("a"), hang], deadline_seconds=0.5, world=World())
+    assert [item["grade"] for item in found] == ["green", "red"] and "gave no answer within 0.5 s" in found[1]["message"]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "grade", "healthy", "words"),
+    [
+        ([OK, OK], "green", True, "All 2 are well."),
+        ([OK, WARN], "amber", True, "1: it hurts"),
+        ([WARN, FAIL], "red", False, "1: it hurts 0: it hurts"),
+        ([], "green", True, "nothing to ask"),
+    ],
+)
+def test_the_whole_is_as_bad_as_its_worst_part(verdicts, grade, healthy, words):
+    found = summarise(examine([part(str(index), verdict) for index, verdict in enumerate(verdicts)], deadline_seconds=1, world=World()))
+    assert (found["grade"], found["healthy"]) == (grade, healthy) and words in found["summary"]
+
+
+# ---- the host
+
+
+def test_an_app_that_was_never_deployed_here_is_red(shop, monkeypatch):
+    _app, world = shop()
+    monkeypatch.setattr(app_health, "App", App)
+    (found,) = examine(parts(["blog"], world, host=False), deadline_seconds=1, world=World())
+    assert found["grade"] == "red" and "There is no app 'blog' on this host" in found["message"]
+
+
+def test_what_provisioning_left_is_asked_of_the_host(shop, monkeypatch, asked):
+    _app, world = shop()
+    seen = []
+    monkeypatch.setattr(host_probe, "check", lambda wanted, **more: seen.append(wanted) or Verdict(True, (), "fine", "fine"))
+    backup = {"name": "database", "path": "/b.json"}
+    site = {"name": "blog", "domains": ["blog.test"], "tls_mode": "acme", "health_path": "/"}
+    world.files[app_health.SETTINGS] = json.dumps({"host": {"allowed_ports": [22], "backups": [backup]}, "sites": [site]})
+    found = parts([], world, controller_time=5.0)
+    assert names(found) == [("blog (public)", "site"), ("blog certificate", "tls"), ("host", "host")]
+    found[-1].ask(60)
+    assert seen[0].allowed_ports == [22] and seen[0].controller_time == 5.0 and seen[0].backups[0].name == "database"
+    assert names(parts([], world, sites=[], host=False)) == []
+
+
+def test_settings_that_cannot_be_read_are_named(shop):
+    _app, world = shop()
+    world.files[app_health.SETTINGS] = "{"
+    with pytest.raises(AnchorageError, match="is no JSON"):
+        parts([], world)
+
+
+# ---- the command
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Let the command find verdicts that a test has made."""
+    answers = []
+    monkeypatch.setattr(app_health, "parts", lambda names, world, **more: answers)
+    return answers
+
+
+def test_the_command_tells_what_is_well_in_short_and_what_is_not_with_advice(told, capsys):
+    told += [part("shop"), part("shop database", FAIL)]
+    assert command.main(["health"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "green  shop           shop is fine"
+    assert out[1] == "red    shop database  shop database: it hurts. Look next at: here." and out[2].startswith("red: 2 questions in ")
+
+
+def test_the_command_speaks_json_and_amber_is_no_failure(told, capsys):
+    told += [part("shop", WARN)]
+    assert command.main(["health", "shop", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["grade"] == "amber" and found["parts"][0]["checks"][0]["verdict"] == "warn"
+
+
+def test_the_command_looks_again_until_it_is_interrupted(told, capsys, monkeypatch):
+    told += [part("shop")]
+    naps = []
+
+    def nap(_world, seconds):
+        naps.append(seconds)
+        if len(naps) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(World, "sleep", nap)
+    assert command.main(["health", "--watch", "--interval", "7"]) == 0
+    assert naps == [7.0] * 3 and capsys.readouterr().out.count("shop is fine") == 3
+
+
+def test_a_look_tells_when_and_how_long(told):
+    told += [part("shop")]
+    found = look(None, World(), deadline_seconds=1)
+    assert found["at"] == pytest.approx(time.time(), abs=5) and found["seconds"] < 1 and len(lines(found)) == 2
