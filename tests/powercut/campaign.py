@@ -41,6 +41,9 @@ PHASES = {
     "after the switch": ("the proxy's slot is", 20.0, 14),
 }
 
+#: Moments of one deploy: the guest is stopped for each while its disk is copied.
+TOGETHER = 4
+
 #: Everything is slow in a guest whose processor is a program.
 ROOM_SECONDS = 180
 
@@ -64,6 +67,16 @@ def planned(seed: int) -> list[Cut]:
         moments += [(phase, round((index + generator.random()) * span / times, 1)) for index in range(times)]
     generator.shuffle(moments)
     return [Cut(number, *moment) for number, moment in enumerate(moments, start=1)]
+
+
+def groups(cuts: t.Iterable[Cut]) -> list[list[Cut]]:
+    """Return the cuts by phase, the moments that one deploy is cut at together and in order."""
+    found = []
+    for phase in PHASES:
+        of_phase = sorted((cut for cut in cuts if cut.phase == phase), key=lambda cut: cut.delay)
+        deploys = max(1, round(len(of_phase) / TOGETHER))
+        found += [of_phase[index::deploys] for index in range(deploys)]
+    return found
 
 
 class Client(threading.Thread):
@@ -192,9 +205,12 @@ def until_said(process: subprocess.Popen, words: str, seconds: float) -> bool:
     return False
 
 
-def one(guest: Guest, cut: Cut) -> Outcome:
-    """Cut the power once, and see what is there after it. The deploy of the next cut has to do with what this one left."""
-    outcome = Outcome(cut.number, cut.phase, cut.delay)
+def together(guest: Guest, cuts: t.Sequence[Cut]) -> list[Outcome]:
+    """Cut the power at some moments of one phase of one deploy, and see what each cut left. The last one ends the guest, the others keep its disk.
+
+    The deploy of the next cuts has to do with what the last of these left.
+    """
+    phase = cuts[0].phase
     before = seen(guest)["live"]
     apps = contract(guest)
     ask_for(apps, build="slow:6", migrate="slow:6", server="slow:4", worker="slow:8")
@@ -202,23 +218,52 @@ def one(guest: Guest, cut: Cut) -> Outcome:
     client.start()
     until(lambda: client.ledger, "the client's first row", ROOM_SECONDS)
     process = apps.start("deploy")
+    reached = False
+    ledgers: list[list[str]] = []
     try:
-        if not until_said(process, PHASES[cut.phase][0], DEPLOY_SECONDS):
-            outcome.problems.append(f"the deploy never came to the phase: {pathlib.Path(process.log.name).read_text()[-600:]}")  # type: ignore[attr-defined]
-        time.sleep(cut.delay)
+        reached = until_said(process, PHASES[phase][0], DEPLOY_SECONDS)
+        said = pathlib.Path(process.log.name).read_text()[-600:]  # type: ignore[attr-defined]
+        passed = 0.0
+        for cut in cuts:
+            time.sleep(max(0.0, cut.delay - passed))
+            passed = cut.delay
+            if cut is cuts[-1]:
+                guest.cut()
+                ledgers.append(list(client.ledger))
+            else:
+                ledgers.append(list(client.ledger))  # what is acknowledged while QEMU is being stopped may be on its disk and need not be
+                guest.freeze(cut.number)
     finally:
-        guest.cut()
         kill(process)
         client.stop.set()
+    client.join()
+    outcomes = []
+    last = cuts[-1]
+    if len(cuts) > 1:
+        guest.disk.rename(guest.image(last.number))
+    for cut, ledger in zip(cuts, ledgers):
+        if len(cuts) > 1:
+            guest.take(cut.number)
+        outcome = after_boot(guest, cut, before, ledger)
+        if not reached:
+            outcome.problems.append(f"the deploy never came to the phase: {said}")
+        outcomes.append(outcome)
+        if cut is not last:
+            guest.cut()
+    return outcomes
+
+
+def after_boot(guest: Guest, cut: Cut, before: str, ledger: t.Sequence[str]) -> Outcome:
+    """Turn the guest on again, and see what a cut left."""
+    outcome = Outcome(cut.number, cut.phase, cut.delay)
     guest.start()
     outcome.boot_seconds = round(guest.wait(), 1)
-    client.join()
     after = seen(guest)
-    outcome.reached, outcome.problems = after["reached"], outcome.problems + after["problems"]
+    outcome.reached, outcome.problems = after["reached"], list(after["problems"])
     outcome.live = "old" if after["live"] == before else "new"
     if outcome.live == "new" and after["live"] != after["newest"]:
         outcome.problems.append(f"{after['live']} is live, which is neither {before} nor {after['newest']}")
-    outcome.acknowledged, outcome.lost = len(client.ledger), len(set(client.ledger) - set(after["rows"]))
+    outcome.acknowledged, outcome.lost = len(ledger), len(set(ledger) - set(after["rows"]))
     if outcome.lost:
         outcome.problems.append(f"{outcome.lost} acknowledged writes are lost")
     return outcome
@@ -270,7 +315,8 @@ def write(seed: int, cut: dict[str, t.Any] | None, end: list[str] | None = None)
         known = results()
         cuts = (known["cuts"] if known.get("seed") == seed else []) + ([cut] if cut else [])
         facts = {
-            "what": "power cuts (kill -9 of a QEMU guest) in deploys of a plain Node app with PostgreSQL, while a client writes",
+            "what": "power cuts (kill -9 of a QEMU guest, or the disk that one would leave at that moment) in deploys of a plain Node app with PostgreSQL, "
+            "while a client writes",
             "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
             "seed": seed,
             "planned": len(planned(seed)),
@@ -294,18 +340,21 @@ def run(guest: Guest, *, deadline: float, seed: int | None) -> int:
         guest.start()
         guest.wait()
     longest = 0.0
-    for cut in planned(seed):
+    for group in groups(planned(seed)):
         began = time.monotonic()
         if began + longest > deadline:
             break
-        with alone(f"{seed}-{cut.number}", patient=False) as mine:
-            if not mine or cut.number in {done["number"] for done in results()["cuts"]}:
+        with alone(f"{seed}-{group[0].number}", patient=False) as mine:
+            done = {cut["number"] for cut in results()["cuts"]}
+            left = [cut for cut in group if cut.number not in done]
+            if not mine or not left:
                 continue
-            say(f"{cut.number}: {cut.phase}, {cut.delay} s into it")
-            outcome = one(guest, cut)
-            cuts = write(seed, {**dataclasses.asdict(outcome), "commit": commit()})
+            say(f"{left[0].phase}, {', '.join(f'{cut.delay} s' for cut in left)} into it")
+            for outcome in together(guest, left):
+                cuts = write(seed, {**dataclasses.asdict(outcome), "commit": commit()})
+                words = f"{outcome.live} release after the boot (journal: {outcome.reached}), {outcome.acknowledged} writes"
+                say(f"{outcome.number}: {outcome.phase}, {outcome.delay} s: {words}, {outcome.problems or 'well'}")
         longest = max(longest, time.monotonic() - began)
-        say(f"{cut.number}: {outcome.live} release after the boot (journal: {outcome.reached}), {outcome.acknowledged} writes, {outcome.problems or 'well'}")
     end = at_last(guest) if len(cuts) == len(planned(seed)) else None
     cuts = write(seed, None, end)
     if end is not None:

@@ -66,7 +66,7 @@ class Guest:
     # -- making it
 
     @staticmethod
-    def image() -> str:
+    def program() -> str:
         """Return the image that has QEMU, made where it is missing."""
         base = images.base(options.SUITES[0])
         image = f"anchorage-lab-qemu:{hashlib.sha256((base + (RECIPE / 'Dockerfile').read_text()).encode()).hexdigest()[:12]}"
@@ -77,7 +77,7 @@ class Guest:
 
     def _beside(self, script: str) -> None:
         """Run a script where the disk is made, as root of the machine that has QEMU."""
-        engine.docker("run", "--rm", "--interactive", f"--volume={self.place}:/vm", self.image(), "sh", "-euc", script)
+        engine.docker("run", "--rm", "--interactive", f"--volume={self.place}:/vm", self.program(), "sh", "-euc", script)
 
     @property
     def disk(self) -> pathlib.Path:
@@ -113,7 +113,7 @@ class Guest:
         forward = ",".join(f"hostfwd=tcp::{inside}-:{inside}" for inside in self.ports)
         engine.docker(
             "run", "--detach", "--name", self.name, f"--network={options.network(self.lab.name)}", f"--volume={self.place}:/vm", *publish,
-            f"--cpu-shares={WEIGHT}", self.image(),
+            f"--cpu-shares={WEIGHT}", self.program(),
             "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "qemu64", "-m", str(MEMORY_MB), "-nographic", "-no-reboot",
             "-kernel", "/vm/vmlinuz", "-initrd", "/vm/initrd", "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 quiet",
             "-drive", "file=/vm/disk.raw,if=virtio,format=raw,cache=writeback", "-device", "virtio-rng-pci",
@@ -123,6 +123,26 @@ class Guest:
     def cut(self) -> None:
         """Cut the power: QEMU is killed, and with it whatever the guest had not brought to its disk."""
         engine.docker("kill", "--signal=KILL", self.name)
+
+    def image(self, number: int) -> pathlib.Path:
+        """Return where the disk lies that a cut left."""
+        return self.place / f"cut-{number}.raw"
+
+    def freeze(self, number: int) -> None:
+        """Keep the disk as a cut at this moment would leave it, and go on.
+
+        QEMU is stopped between two of its writes and its file copied. A kill would leave the very same bytes: what the guest had not brought to its
+        disk is in the memory of QEMU, and what QEMU has written is the kernel's.
+        """
+        engine.docker("pause", self.name)
+        try:
+            subprocess.run(["cp", "--sparse=always", str(self.disk), str(self.image(number))], check=True)
+        finally:
+            engine.docker("unpause", self.name)
+
+    def take(self, number: int) -> None:
+        """Let the disk be the one that a cut left. The guest is off."""
+        self.image(number).replace(self.disk)
 
     def down(self) -> None:
         """Remove it, and its lab."""
