@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pathlib
+import tempfile
+import time
 import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+from ansible_collections.anchorage.vps.plugins.module_utils import health_page
 
 COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
 GRADES = tuple(COLOURS)
@@ -24,6 +31,30 @@ def rows(hosts: dict[str, t.Any]) -> list[tuple[str, str, str, str]]:
             words = verdict.get("message", verdict["summary"]) if verdict["grade"] != "green" else ", ".join(check["name"] for check in verdict["checks"])
             found.append((str(host), str(verdict["name"]), str(verdict["grade"]), str(words)))
     return found
+
+
+def replace(path: pathlib.Path, content: str) -> None:
+    """Write a file so that whoever reads it meanwhile sees the old one or the new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(content)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+
+
+def write(directory: pathlib.Path, hosts: dict[str, t.Any], urls: list[dict[str, t.Any]], at: float) -> None:
+    """Write the verdicts as JSON and as a page, and add this run to the history that both stand in."""
+    directory.mkdir(parents=True, exist_ok=True)
+    known = directory / "history.json"
+    try:
+        before = json.loads(known.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = []
+    run = health_page.run_of(hosts, at)
+    runs = health_page.history(before, run)
+    replace(known, json.dumps(runs, indent=1) + "\n")
+    replace(directory / "verify.json", json.dumps({"at": at, "grade": run["grade"], "hosts": hosts}, indent=1, sort_keys=True) + "\n")
+    replace(directory / "verify.html", health_page.page(hosts, urls=urls, runs=runs, at=at))
 
 
 class ActionModule(ActionBase):
@@ -46,6 +77,10 @@ class ActionModule(ActionBase):
             if app.get("admin"):
                 secrets = f"/etc/anchorage/secrets/{app['name']}.json"
                 display.display(f"  {app['name']}: admin {app['admin']['email']}, password: admin_password in {secrets} on {app['admin']['host']}")
+        if self._task.args.get("directory") and not self._task.check_mode:
+            directory = pathlib.Path(self._task.args["directory"]).expanduser()
+            write(directory, hosts, self._task.args.get("urls") or [], time.time())
+            display.display(f"  {directory / 'verify.html'}")
         display.display("")
         red = [row for row in table if row[2] == "red"]
         result["grade"] = max((row[2] for row in table), key=GRADES.index, default="green")

@@ -36,6 +36,11 @@ options:
     type: list
     elements: dict
     default: []
+  directory:
+    description:
+      - Directory on the controller for the verdicts as C(verify.json) and as C(verify.html), a page that needs no network, and for the last
+        60 runs, C(history.json). It is made where it is missing. Without it nothing is written.
+    type: path
 """
 
 EXAMPLES = r"""

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import types
 
 import pytest
@@ -11,18 +12,18 @@ from ansible_collections.anchorage.vps.plugins.action import verification_report
 
 
 def verdict(grade, name="shop", summary="HTTP 503"):
-    return {"name": name, "grade": grade, "summary": summary, "checks": [{"name": "identity"}, {"name": "answer"}]}
+    return {"name": name, "grade": grade, "summary": summary, "checks": [{"name": "identity", "verdict": "ok"}, {"name": "answer", "verdict": "ok"}]}
 
 
 @pytest.fixture
 def report(monkeypatch):
     """Run the action; what it prints comes back beside its result."""
 
-    def run(hosts, urls=None, check_mode=False):
+    def run(hosts, urls=None, check_mode=False, **args):
         said = []
         monkeypatch.setattr(verification_report, "display", types.SimpleNamespace(display=lambda text, color=None: said.append((text, color))))
         action = object.__new__(verification_report.ActionModule)
-        action._task = types.SimpleNamespace(args={"hosts": hosts, "urls": urls}, check_mode=check_mode, async_val=0, diff=False)
+        action._task = types.SimpleNamespace(args={"hosts": hosts, "urls": urls, **args}, check_mode=check_mode, async_val=0, diff=False)
         action._connection = types.SimpleNamespace(_shell=types.SimpleNamespace(tmpdir="/nowhere"))
         action._supports_async = False
         return action.run(task_vars={}), said
@@ -62,3 +63,28 @@ def test_a_table_has_straight_columns(report):
 
 def test_nothing_to_verify_is_no_failure(report):
     assert report({})[0]["grade"] == "green"
+
+
+def test_the_verdicts_are_written_as_json_and_as_a_page_with_their_history(report, tmp_path):
+    place = tmp_path / "reports" / "shop"
+    for grade in ("red", "green"):
+        report({"web1": [verdict(grade)]}, [{"name": "shop", "url": "https://shop.example.com"}], directory=str(place))
+    told = json.loads((place / "verify.json").read_text())
+    assert told["grade"] == "green" and told["hosts"]["web1"][0]["summary"] == "HTTP 503"
+    runs = json.loads((place / "history.json").read_text())
+    assert [run["grade"] for run in runs] == ["red", "green"] and runs[0]["amiss"] == ["web1: shop"]
+    page = (place / "verify.html").read_text()
+    assert "The last 2 runs" in page and "https://shop.example.com" in page
+    assert sorted(path.name for path in place.iterdir()) == ["history.json", "verify.html", "verify.json"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[1, {}]"])
+def test_a_history_that_is_none_is_begun_anew(report, tmp_path, content):
+    (tmp_path / "history.json").write_text(content)
+    report({"web1": [verdict("green")]}, directory=str(tmp_path))
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 1
+
+
+def test_check_mode_writes_nothing(report, tmp_path):
+    report({"web1": [verdict("green")]}, directory=str(tmp_path / "reports"), check_mode=True)
+    assert list(tmp_path.iterdir()) == []
