@@ -36,6 +36,9 @@ LOOPBACK = "127.0.0.1"
 #: Seconds beyond the deadline that a question gets to come to its own end.
 GRACE = 2.0
 
+#: How often a look is repeated that a switch of the release ran through, and the seconds that it gets at least.
+LOOKS, LEAST = 3, 5.0
+
 
 class Part(t.NamedTuple):
     """One question. C(ask) gets the seconds that it has."""
@@ -61,7 +64,9 @@ def parts_of_app(app: App) -> list[Part]:
     if live and app.journal.slot:
         wanted = instances(document, app.journal.slot)
         found.append(Part(f"{app.name} processes", "processes", lambda seconds: _ask_pm2(app, document, wanted, live, seconds)))
-        found += [Part(item.name, "answer", _answer(app, document, item, live)) for item in wanted if item.port is not None and _path(item.process)]
+        for item in wanted:
+            if item.port is not None and _path(item.process):
+                found.append(Part(item.name, "answer" if item.process["public"] else "worker", _answer(app, document, item, live)))
     if document.get("domains") and document.get("proxy_address"):
         found += _site_parts(app.name, document["domains"], document["tls"]["mode"], document["proxy_address"], _public_path(document), app.world)
     return found
@@ -128,7 +133,7 @@ def _ask_pm2(app: App, document: Data, wanted: t.Sequence[Instance], live: str, 
         for item in wanted
     ]
     # While a step runs, the other slot is in use too.
-    strangers = WARN if engine.read_step(app).get("finished_at") else "ignore"
+    strangers = "ignore" if engine.unit_active(app) else WARN
     return pm2.check(who, pm2.Expectation(expected, strangers, f"pm2-{app.user}.service"), world=app.world, deadline_seconds=seconds)
 
 
@@ -182,7 +187,7 @@ def host_part(options: Data, *, controller_time: float | None = None) -> Part:
 
 
 def parts(
-    names: t.Iterable[str] | None,
+    names: t.Iterable[str],
     world: World,
     *,
     sites: t.Sequence[Data] | None = None,
@@ -191,12 +196,12 @@ def parts(
 ) -> list[Part]:
     """Return all questions of this host.
 
-    :arg names: the apps to ask about; without them all that were deployed to it. One that is not here is a red verdict.
+    :arg names: the apps to ask about. One that is not here is a red verdict.
     :arg sites: what this host is proxy of although the app is elsewhere; without it what provisioning left.
     """
     told = settings(world)
     found: list[Part] = []
-    for name in engine.apps(world) if names is None else names:
+    for name in names:
         try:
             found += parts_of_app(App(name, world))
         except AnchorageError as error:
@@ -270,14 +275,54 @@ def summarise(found: t.Sequence[Data]) -> Data:
     return {"grade": grade, "healthy": not grades[RED], "summary": words, "parts": list(found)}
 
 
+def _state(names: t.Iterable[str], world: World) -> dict[str, tuple[t.Any, ...]]:
+    """Return for each app what a look takes for granted: what is live and where, and the step that runs."""
+    found: dict[str, tuple[t.Any, ...]] = {}
+    for name in names:
+        try:
+            app = App(name, world)
+        except AnchorageError:
+            continue
+        step = engine.read_step(app)
+        running = f"{step['step']} of {step['release']}" if step and step.get("finished_at") is None and engine.unit_active(app) else None
+        found[name] = (app.journal.live, app.journal.slot, running)
+    return found
+
+
+def soften(found: t.Sequence[Data], state: t.Mapping[str, tuple[t.Any, ...]]) -> list[Data]:
+    """Let what a handover leaves out for a moment be no alarm: while a release is started, a worker may be between its two.
+
+    What visitors see stays as red as it is.
+    """
+    told = []
+    for item in found:
+        step = next((running for name, (*_place, running) in state.items() if running and item["name"].startswith((f"{name} ", f"{name}-"))), None)
+        if step and item["grade"] == RED and item["kind"] in ("processes", "worker"):
+            note = f"While {step} runs: "
+            item = {**item, "grade": AMBER, "healthy": True, "summary": note + item["summary"], "message": note + item["message"]}
+        told.append(item)
+    return told
+
+
 def look(names: t.Iterable[str] | None, world: World, *, deadline_seconds: float = 30.0, **more: t.Any) -> Data:
     """Ask everything of this host, and return the verdict with its parts.
+
+    When a release went live meanwhile, what was asked is not what should have been, so it is asked again.
 
     :arg more: what C(parts) takes besides.
     """
     began = world.monotonic()
-    found = summarise(examine(parts(names, world, **more), deadline_seconds=deadline_seconds, world=world))
-    return {**found, "at": round(world.now(), 3), "seconds": round(world.monotonic() - began, 3)}
+    asked = [*(engine.apps(world) if names is None else names)]
+    left = deadline_seconds
+    for _again in range(LOOKS):
+        state = _state(asked, world)
+        found = examine(parts(asked, world, **more), deadline_seconds=left, world=world)
+        now = _state(asked, world)
+        if {name: place[:2] for name, place in now.items()} == {name: place[:2] for name, place in state.items()}:
+            break
+        left = max(LEAST, deadline_seconds - (world.monotonic() - began))
+    running = {name: place if place[2] else state.get(name, place) for name, place in now.items()}
+    return {**summarise(soften(found, running)), "at": round(world.now(), 3), "seconds": round(world.monotonic() - began, 3)}
 
 
 def lines(found: Data) -> list[str]:

@@ -13,7 +13,7 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, engine, hold, memory, preview, rollback, room
+from . import app_health, engine, health_notice, hold, memory, preview, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     health.add_argument("app", nargs="?", help="all of this host where none is named")
     health.add_argument("--json", action="store_true")
     health.add_argument("--watch", action="store_true", help="look again and again, until it is interrupted")
+    health.add_argument("--notify", action="store_true", help="remember the verdict, and tell whoever is to know when it has changed for good")
     health.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="pause between two looks of --watch (%(default)s)")
     health.add_argument("--deadline", type=float, default=10, metavar="SECONDS", help="time for everything together (%(default)s)")
     releases = commands.add_parser("releases", help="the releases on this host")
@@ -134,6 +135,11 @@ def _health(options: argparse.Namespace) -> int:
             say(json.dumps(found, sort_keys=True) if options.watch else json.dumps(found, indent=1, sort_keys=True))
         else:
             say("\n".join([*([f"{CLEAR}{_time(found['at'])}"] if options.watch else []), *app_health.lines(found)]))
+        if options.notify:  # a verdict is no failure of the unit that looks, a notice that is not delivered is
+            wrong = health_notice.look_and_tell(found, world, os.uname().nodename)
+            for words in wrong:
+                complain(words)
+            return 1 if wrong else 0
         if not options.watch:
             return 0 if found["healthy"] else 1
         try:

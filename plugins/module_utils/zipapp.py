@@ -27,6 +27,7 @@ MEMBERS = (
     "errors",
     "forecast",
     "health",
+    "health_notice",
     "hold",
     "host_probe",
     "http_probe",

@@ -15,6 +15,8 @@ description:
   - An app that is named and was never deployed to the host is red.
   - What is asked follows from the documents that the last deploy left in C(/etc/anchorage/apps), from the journals, and from
     C(/etc/anchorage/health.json), which provisioning leaves. So there is no list of checks to keep.
+  - While a release is started, a process that is not public may be between its two releases. That is V(amber) and says so; what visitors see
+    stays V(red).
   - C(anchorage health) on the host asks the same without a controller.
 version_added: 0.1.0
 author:
@@ -127,7 +129,7 @@ parts:
       type: str
       sample: shop database
     kind:
-      description: C(release), C(database), C(redis), C(processes), C(answer), C(site), C(tls) or C(host).
+      description: C(release), C(database), C(redis), C(processes), C(answer) (of a public process), C(worker) (of another), C(site), C(tls) or C(host).
       type: str
       sample: database
     grade:

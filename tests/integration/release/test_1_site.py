@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-EXECUTIONS = 21
+EXECUTIONS = 16
 TRANSACTIONS = 2
 
 

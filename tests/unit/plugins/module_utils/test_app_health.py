@@ -71,7 +71,7 @@ def test_the_document_and_the_journal_say_what_is_asked(shop):
         ("shop processes", "processes"),
         ("shop-server-1-green", "answer"),
         ("shop-server-2-green", "answer"),
-        ("shop-worker-green", "answer"),
+        ("shop-worker-green", "worker"),
         ("shop (public)", "site"),
         ("shop certificate", "tls"),
     ]
@@ -299,6 +299,43 @@ def test_the_command_looks_again_until_it_is_interrupted(told, capsys, monkeypat
     monkeypatch.setattr(World, "sleep", nap)
     assert command.main(["health", "--watch", "--interval", "7"]) == 0
     assert naps == [7.0] * 3 and capsys.readouterr().out.count("shop is fine") == 3
+
+
+def test_a_look_that_a_switch_ran_through_is_repeated(told, monkeypatch):
+    places = iter([("r1", "blue", None), ("r2", "green", None), ("r2", "green", None), ("r2", "green", None)])
+    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": next(places)})
+    verdicts = iter([FAIL, OK])
+    told += [Part("shop processes", "processes", lambda seconds: part("shop processes", next(verdicts)).ask(seconds))]
+    assert look(["shop"], World(), deadline_seconds=1)["grade"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "running", "grade"),
+    [
+        ("shop processes", "processes", "activate of r2", "amber"),
+        ("shop-worker-green", "worker", "activate of r2", "amber"),
+        ("shop-worker-green", "worker", None, "red"),
+        ("shop-server-green", "answer", "activate of r2", "red"),
+        ("shop (public)", "site", "activate of r2", "red"),
+        ("blog processes", "processes", "activate of r2", "red"),
+    ],
+)
+def test_a_worker_between_its_two_releases_is_no_alarm_and_a_dead_site_is(told, monkeypatch, name, kind, running, grade):
+    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": ("r1", "blue", running)})
+    told += [part(name, FAIL, kind=kind)]
+    found = look(["shop"], World(), deadline_seconds=1)
+    assert found["grade"] == grade and found["healthy"] == (grade == "amber")
+    assert found["parts"][0]["summary"].startswith("While activate of r2 runs: ") == (grade == "amber")
+
+
+def test_the_state_that_a_look_takes_for_granted(shop, monkeypatch):
+    app, world = shop()
+    monkeypatch.setattr(app_health, "App", lambda name, world: app)
+    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", None)}
+    monkeypatch.setattr(engine, "read_step", lambda _app: {"step": "stage", "release": "r2", "finished_at": None})
+    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", None)}, "it died: nobody runs it any more"
+    monkeypatch.setattr(engine, "unit_active", lambda _app: True)
+    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", "stage of r2")}
 
 
 def test_a_look_tells_when_and_how_long(told):
