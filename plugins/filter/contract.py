@@ -91,7 +91,7 @@ class FilterModule:
             views.pm2_users,
             views.postgresql_client_addresses,
             views.postgresql_databases,
-            views.proxied_sites,
+            views.monitoring_sites,
             views.redis_instances,
             views.release_documents,
         )

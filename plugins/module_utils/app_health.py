@@ -30,14 +30,16 @@ GRADES = {OK: GREEN, WARN: AMBER, FAIL: RED}
 #: Where provisioning leaves what is healthy for this host.
 SETTINGS = "/etc/anchorage/health.json"
 CERTIFICATES = "/etc/nginx/tls"
+CERTBOT = "/etc/letsencrypt/anchorage.json"
+LETSENCRYPT = "https://acme-v02.api.letsencrypt.org/directory"
 DATABASES = "/var/lib/postgresql"
 LOOPBACK = "127.0.0.1"
 
 #: Seconds beyond the deadline that a question gets to come to its own end.
 GRACE = 2.0
 
-#: How often a look is repeated that a switch of the release ran through, and the seconds that it gets at least.
-LOOKS, LEAST = 3, 5.0
+#: Seconds that a look gets at least that is repeated because a switch of the release ran through it.
+LEAST = 1.0
 
 
 class Part(t.NamedTuple):
@@ -46,6 +48,7 @@ class Part(t.NamedTuple):
     name: str
     kind: str
     ask: t.Callable[[float], Verdict]
+    app: str = ""
 
 
 # ---- what is asked ---------------------------------------------------------------------------------------------------
@@ -53,6 +56,10 @@ class Part(t.NamedTuple):
 
 def parts_of_app(app: App) -> list[Part]:
     """Return the questions that an app's document and journal imply on this host."""
+    return [part._replace(app=app.name) for part in _parts_of_app(app)]
+
+
+def _parts_of_app(app: App) -> list[Part]:
     live = app.journal.live
     document = app.at(live).document if live else app.document
     found = [Part(app.name, "release", lambda _seconds: judge_release(app))]
@@ -67,8 +74,10 @@ def parts_of_app(app: App) -> list[Part]:
         for item in wanted:
             if item.port is not None and _path(item.process):
                 found.append(Part(item.name, "answer" if item.process["public"] else "worker", _answer(app, document, item, live)))
-    if document.get("domains") and document.get("proxy_address"):
-        found += _site_parts(app.name, document["domains"], document["tls"]["mode"], document["proxy_address"], _public_path(document), app.world)
+    # Where nothing was ever live there is nothing that a visitor could be shown, and the line of the release says why.
+    if live and document.get("domains") and document.get("proxy_address"):
+        site = {"name": app.name, "domains": document["domains"], "tls_mode": document["tls"]["mode"], **_public_health(document)}
+        found += _site_parts(site, document["proxy_address"], app.world)
     return found
 
 
@@ -76,8 +85,10 @@ def _path(process: Data) -> str | None:
     return (process.get("health") or {}).get("path")
 
 
-def _public_path(document: Data) -> str | None:
-    return next((_path(process) for process in document["processes"] if process["public"]), None)
+def _public_health(document: Data) -> Data:
+    """Return path and status of the public process's own health check, as the site of the app must answer it too."""
+    process = next((process for process in document["processes"] if process["public"]), {})
+    return {"health_path": _path(process), "health_status": (process.get("health") or {}).get("status", 200)}
 
 
 def judge_release(app: App) -> Verdict:
@@ -86,10 +97,18 @@ def judge_release(app: App) -> Verdict:
     step = state["last_step"] or {}
     working = bool(step) and step.get("finished_at") is None
     where = {"live": state["live"], "slot": state["slot"], "since": state["since"]}
-    checks = [judge("live", bool(state["live"]), evidence=where, cause="no release is live on this host", advice="deploy.yml")]
+    first = working and not state["live"]
+    cause = "the first release is being made" if first else "no release is live on this host"
+    checks = [judge("live", bool(state["live"]), evidence=where, cause=cause, advice="deploy.yml", severity=WARN if first else FAIL)]
     unsettled = not working and (app.unsettled or app.journal.switch is not None)
     cause = f"a step ended between two releases{', and ' + state['unconfirmed'] + ' waits to be confirmed' if state['unconfirmed'] else ''}"
     checks.append(judge("settled", not unsettled, evidence={"unconfirmed": state["unconfirmed"]}, cause=cause, advice=f"anchorage recover {app.name}"))
+    used = "green" if app.world.exists(app.layout.slot_flag) else "blue"
+    astray = (
+        not working and bool(state["live"]) and bool(app.document.get("domains")) and app.document.get("proxy_address") == LOOPBACK and used != state["slot"]
+    )
+    cause = f"the proxy uses slot {used}, and the live release is in {state['slot']}"
+    checks.append(judge("slot", not astray, evidence={"proxy": used, "live": state["slot"]}, cause=cause, advice=f"anchorage recover {app.name}"))
     failed = bool(step) and not working and step.get("ok") is False
     told = f"the last step ({step.get('step')} of {step.get('release')}) failed, what was live before it is live" if failed else ""
     facts = {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at")}
@@ -145,25 +164,42 @@ def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[
     return lambda seconds: ask_http(target, wanted, world=app.world, deadline_seconds=seconds)
 
 
-def _site_parts(name: str, domains: t.Sequence[str], mode: str, address: str, path: str | None, world: World) -> list[Part]:
-    """Return the questions to a site as its visitors see it, at the proxy that is nearest."""
+def _site_parts(site: Data, address: str, world: World) -> list[Part]:
+    """Return the questions to a site as its visitors see it, at the proxy that is nearest.
+
+    :arg site: C(name), C(domains), C(tls_mode), C(health_path) and C(health_status).
+    """
+    name, domains, mode, path = site["name"], site["domains"], site["tls_mode"], site.get("health_path")
     secure = mode != "off"
     host = f"[{address}]" if ":" in address else address
     plain = [domain for domain in domains if not domain.startswith("*.")]
     found = []
     if path and plain:
-        target = Target(f"{'https' if secure else 'http'}://{plain[0]}{path}", connect_to=f"{host}:{443 if secure else 80}")
-        found.append(Part(f"{name} (public)", "site", lambda seconds: ask_http(target, Expectation(), world=world, deadline_seconds=seconds)))
+        url = f"{'https' if secure else 'http'}://{plain[0]}{path}"
+        # Whether the certificate is good is the next question, so that one fault is one line.
+        target = Target(url, connect_to=f"{host}:{443 if secure else 80}", validate_certs=False)
+        wanted = Expectation(status=(int(site.get("health_status") or 200),))
+        found.append(Part(f"{name} (public)", "site", lambda seconds: ask_http(target, wanted, world=world, deadline_seconds=seconds)))
     if secure:
         here = address == LOOPBACK
-        wanted = tls_probe.Expectation(
+        trusted = tls_probe.Expectation(
             certificate_path=f"{CERTIFICATES}/{name}/fullchain.pem" if here else None,
             renewal_timer="certbot.timer" if here and mode == "acme" else None,
-            self_signed=FAIL if mode == "acme" else WARN,
+            # Who brings a certificate, or names an authority, has chosen whom its visitors trust.
+            untrusted=FAIL if mode == "acme" and not _private_authority(world) else WARN,
         )
         asked = tls_probe.Target(domains, f"{host}:443")
-        found.append(Part(f"{name} certificate", "tls", lambda seconds: tls_probe.check(asked, wanted, world=world, deadline_seconds=seconds)))
+        found.append(Part(f"{name} certificate", "tls", lambda seconds: tls_probe.check(asked, trusted, world=world, deadline_seconds=seconds)))
     return found
+
+
+def _private_authority(world: World) -> bool:
+    """Tell whether this host's certificates come from an authority that not everybody trusts."""
+    try:
+        server = json.loads(world.read(CERTBOT) or b"{}")["settings"]["server"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return server != LETSENCRYPT
 
 
 def settings(world: World) -> Data:
@@ -178,11 +214,19 @@ def settings(world: World) -> Data:
         raise AnchorageError(f"{SETTINGS} is no JSON: {error}.", next_step="Run provision.yml for this host.") from error
 
 
+def _figures(given: Data, keys: t.Iterable[str]) -> Data:
+    """Return options with figures that may have come as text."""
+    return {key: float(value) if key in keys and value is not None else value for key, value in given.items()}
+
+
 def host_part(options: Data, *, controller_time: float | None = None) -> Part:
     """Return the question to the machine itself."""
     given = dict(options)
-    backups = [host_probe.Backup(**backup) for backup in given.pop("backups", [])]
-    wanted = host_probe.Expectation(**given, backups=backups, controller_time=controller_time)
+    backups = [host_probe.Backup(**_figures(backup, ("max_age_hours", "max_proof_age_days"))) for backup in given.pop("backups", [])]
+    if given.get("allowed_ports") is not None:
+        given["allowed_ports"] = [int(port) for port in given["allowed_ports"]]
+    # A unit that failed is told, and what it does for the apps is judged by itself.
+    wanted = host_probe.Expectation(**{"failed_units": WARN, **given}, backups=backups, controller_time=controller_time)
     return Part("host", "host", lambda seconds: host_probe.check(wanted, world=host_probe.HostWorld(), deadline_seconds=min(seconds, 5.0)))
 
 
@@ -199,21 +243,36 @@ def parts(
     :arg names: the apps to ask about. One that is not here is a red verdict.
     :arg sites: what this host is proxy of although the app is elsewhere; without it what provisioning left.
     """
-    told = settings(world)
     found: list[Part] = []
-    for name in names:
+    told: Data = {}
+
+    def add(name: str, kind: str, build: t.Callable[[], list[Part]]) -> None:
         try:
-            found += parts_of_app(App(name, world))
-        except AnchorageError as error:
-            found.append(Part(name, "release", _raising(error)))
+            found.extend(build())
+        except Exception as error:  # a damaged document is a red line, and the others are asked
+            found.append(Part(name, kind, _raising(error), name if kind == "release" else ""))
+
+    def read_settings() -> list[Part]:
+        told.update(settings(world))
+        return []
+
+    def of_app(name: str) -> t.Callable[[], list[Part]]:
+        return lambda: parts_of_app(App(name, world))
+
+    def of_site(site: Data) -> t.Callable[[], list[Part]]:
+        return lambda: _site_parts(site, LOOPBACK, world)
+
+    add("settings", "host", read_settings)
+    for name in names:
+        add(name, "release", of_app(name))
     for site in (told.get("sites") or []) if sites is None else sites:
-        found += _site_parts(site["name"], site["domains"], site["tls_mode"], LOOPBACK, site.get("health_path"), world)
+        add(f"{site.get('name')} (public)", "site", of_site(site))
     if host:
-        found.append(host_part(told.get("host") or {}, controller_time=controller_time))
+        add("host", "host", lambda: [host_part(told.get("host") or {}, controller_time=controller_time)])
     return found
 
 
-def _raising(error: AnchorageError) -> t.Callable[[float], Verdict]:
+def _raising(error: Exception) -> t.Callable[[float], Verdict]:
     def ask(_seconds: float) -> Verdict:
         raise error
 
@@ -224,13 +283,13 @@ def _raising(error: AnchorageError) -> t.Callable[[float], Verdict]:
 
 
 def _broken(part: Part, message: str) -> Data:
-    return {"name": part.name, "kind": part.kind, "grade": RED, "healthy": False, "summary": message, "message": message, "checks": []}
+    return {"name": part.name, "kind": part.kind, "app": part.app, "grade": RED, "healthy": False, "summary": message, "message": message, "checks": []}
 
 
 def _told(part: Part, found: Verdict) -> Data:
     plain = found.as_result()
     del plain["changed"]
-    return {**plain, "name": part.name, "kind": part.kind, "grade": GRADES[found.grade], "message": found.message}
+    return {**plain, "name": part.name, "kind": part.kind, "app": part.app, "grade": GRADES[found.grade], "message": found.message}
 
 
 def _ask(part: Part, seconds: float) -> Data:
@@ -275,30 +334,43 @@ def summarise(found: t.Sequence[Data]) -> Data:
     return {"grade": grade, "healthy": not grades[RED], "summary": words, "parts": list(found)}
 
 
-def _state(names: t.Iterable[str], world: World) -> dict[str, tuple[t.Any, ...]]:
-    """Return for each app what a look takes for granted: what is live and where, and the step that runs."""
-    found: dict[str, tuple[t.Any, ...]] = {}
+class Place(t.NamedTuple):
+    """What a look takes for granted of an app: what is live and where. And the step that runs, and whether visitors wait for it."""
+
+    live: str | None
+    slot: str | None
+    step: str | None = None
+    held: bool = False
+
+
+def _state(names: t.Iterable[str], world: World) -> dict[str, Place]:
+    found: dict[str, Place] = {}
     for name in names:
         try:
             app = App(name, world)
-        except AnchorageError:
+            step = engine.read_step(app)
+            running = f"{step['step']} of {step['release']}" if step and step.get("finished_at") is None and engine.unit_active(app) else None
+            found[name] = Place(app.journal.live, app.journal.slot, running, world.exists(app.layout.hold_flag))
+        except (AnchorageError, OSError, ValueError, KeyError):  # its own line says so
             continue
-        step = engine.read_step(app)
-        running = f"{step['step']} of {step['release']}" if step and step.get("finished_at") is None and engine.unit_active(app) else None
-        found[name] = (app.journal.live, app.journal.slot, running)
     return found
 
 
-def soften(found: t.Sequence[Data], state: t.Mapping[str, tuple[t.Any, ...]]) -> list[Data]:
+#: What a handover leaves out for a moment, and what it does where visitors are let wait.
+HANDED_OVER = ("processes", "worker")
+HELD = (*HANDED_OVER, "answer", "site")
+
+
+def soften(found: t.Sequence[Data], state: t.Mapping[str, Place]) -> list[Data]:
     """Let what a handover leaves out for a moment be no alarm: while a release is started, a worker may be between its two.
 
-    What visitors see stays as red as it is.
+    What visitors see stays as red as it is, unless they are let wait on purpose (strategy C(hold)).
     """
     told = []
     for item in found:
-        step = next((running for name, (*_place, running) in state.items() if running and item["name"].startswith((f"{name} ", f"{name}-"))), None)
-        if step and item["grade"] == RED and item["kind"] in ("processes", "worker"):
-            note = f"While {step} runs: "
+        place = state.get(item["app"])
+        if place and place.step and item["grade"] == RED and item["kind"] in (HELD if place.held else HANDED_OVER):
+            note = f"While {place.step} runs: "
             item = {**item, "grade": AMBER, "healthy": True, "summary": note + item["summary"], "message": note + item["message"]}
         told.append(item)
     return told
@@ -307,22 +379,24 @@ def soften(found: t.Sequence[Data], state: t.Mapping[str, tuple[t.Any, ...]]) ->
 def look(names: t.Iterable[str] | None, world: World, *, deadline_seconds: float = 30.0, **more: t.Any) -> Data:
     """Ask everything of this host, and return the verdict with its parts.
 
-    When a release went live meanwhile, what was asked is not what should have been, so it is asked again.
+    When a release went live meanwhile, what was asked is not what should have been, so it is asked again in the time that is left.
 
     :arg more: what C(parts) takes besides.
     """
     began = world.monotonic()
     asked = [*(engine.apps(world) if names is None else names)]
-    left = deadline_seconds
-    for _again in range(LOOKS):
-        state = _state(asked, world)
-        found = examine(parts(asked, world, **more), deadline_seconds=left, world=world)
-        now = _state(asked, world)
-        if {name: place[:2] for name, place in now.items()} == {name: place[:2] for name, place in state.items()}:
-            break
+    while True:
+        before = _state(asked, world)
         left = max(LEAST, deadline_seconds - (world.monotonic() - began))
-    running = {name: place if place[2] else state.get(name, place) for name, place in now.items()}
-    return {**summarise(soften(found, running)), "at": round(world.now(), 3), "seconds": round(world.monotonic() - began, 3)}
+        found = examine(parts(asked, world, **more), deadline_seconds=left, world=world)
+        after = _state(asked, world)
+        same = {name: place[:2] for name, place in after.items()} == {name: place[:2] for name, place in before.items()}
+        if same or world.monotonic() - began + LEAST > deadline_seconds:
+            break
+        world.sleep(0.2)
+    busy = {name: before[name] if not place.step and name in before else place for name, place in after.items()}
+    held = {name: place._replace(held=place.held or before.get(name, place).held) for name, place in busy.items()}
+    return {**summarise(soften(found, held)), "at": round(world.now(), 3), "seconds": round(world.monotonic() - began, 3)}
 
 
 def lines(found: Data) -> list[str]:

@@ -35,6 +35,8 @@ PACKAGE_MANAGERS = frozenset(("npm", "npx", "yarn", "yarnpkg", "pnpm", "pnpx", "
 _NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,29}[a-z0-9])?\Z")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+#: An app's steps run in anchorage-<app>.service, and these have that form already.
+OWN_UNITS = frozenset(("health", "recover", "swap"))
 _SQL_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}\Z")
 _EXTENSION = re.compile(r"[a-z_][a-z0-9_-]{0,62}\Z")
 _EMAIL = re.compile(r"[^@\s,;:<>()\"']+@[^@\s]+\Z")
@@ -59,6 +61,8 @@ def name(text: str) -> Wrong:
         return "the name must be 1 to 31 small letters, digits and hyphens, with a letter first and no hyphen at the end"
     if text in SYSTEM_NAMES:
         return "the name belongs to the system; choose another, since the app's system user gets it"
+    if text in OWN_UNITS:
+        return f"the name is taken by anchorage-{text}.service, a unit of this collection; choose another"
     return None
 
 

@@ -180,13 +180,15 @@ def host_apps(contract: Data, host: str) -> list[str]:
     return [app["name"] for app in _apps(contract) if host in app["hosts"]]
 
 
-def proxied_sites(contract: Data, host: str) -> list[Data]:
+def monitoring_sites(contract: Data, host: str) -> list[Data]:
     """Return the sites that a host is proxy of although their app does not run there, as the health of a host is asked about them."""
-    return [
-        {"name": site["name"], "domains": site["domains"], "tls_mode": site["tls"]["mode"], "health_path": site["health_path"]}
-        for site in nginx_sites(contract, host)
-        if site["name"] not in host_apps(contract, host)
-    ]
+    found = []
+    for app in _apps(contract):
+        if app["domains"] and _is_proxy(contract, host) and host not in app["hosts"]:
+            health = (_public(app) or {}).get("health") or {}
+            site = {"name": app["name"], "domains": app["domains"], "tls_mode": app["tls"]["mode"]}
+            found.append({**site, "health_path": health.get("path"), "health_status": health.get("status", 200)})
+    return found
 
 
 def app_urls(contract: Data) -> list[Data]:

@@ -254,7 +254,7 @@ def _write_step(app: App, record: dict[str, t.Any]) -> None:
 
 def unit_active(app: App) -> bool:
     """Tell whether a step of the app runs right now, or what it left is being made good."""
-    done = app.world.run(["systemctl", "is-active", app.layout.unit])
+    done = app.world.run(["systemctl", "is-active", app.layout.unit], timeout=10)
     return done.rc == 0 or done.stdout.strip() in ("activating", "deactivating", "reloading")
 
 

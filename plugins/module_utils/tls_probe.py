@@ -47,7 +47,7 @@ class Expectation:
     fail_percent: float = 10
     min_protocol: str = "TLSv1.2"
     renewal_timer: str | None = None
-    self_signed: str = FAIL
+    untrusted: str = FAIL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +167,7 @@ def judge_trust(served: Served, certificate: Certificate | None, wanted: Expecta
         return Check(name, FAIL, evidence, f"what is served for {served.name} is not trusted ({refusal})", "the server's certificate file")
     if certificate.is_bootstrap():
         cause = f"{served.name} is served with the self-signed stand-in: no authority has issued its certificate yet"
-        return judge(
-            name, False, evidence=evidence, cause=cause, advice="certbot's log (/var/log/letsencrypt), then provision.yml", severity=wanted.self_signed
-        )
+        return judge(name, False, evidence=evidence, cause=cause, advice="certbot's log (/var/log/letsencrypt), then provision.yml", severity=wanted.untrusted)
     if certificate.not_after <= now:
         cause = f"the certificate of {served.name} expired {-certificate.days_left(now):g} days ago"
         return Check(name, FAIL, evidence, cause, "certbot renew, and whether the server was reloaded after it")
@@ -180,9 +178,10 @@ def judge_trust(served: Served, certificate: Certificate | None, wanted: Expecta
         return Check(name, FAIL, evidence, cause, "server_name and ssl_certificate of that site")
     if certificate.subject == certificate.issuer:
         cause = f"the certificate of {served.name} is self-signed"
-        return judge(name, False, evidence=evidence, cause=cause, advice="a certificate of an authority", severity=wanted.self_signed)
+        return judge(name, False, evidence=evidence, cause=cause, advice="a certificate of an authority", severity=wanted.untrusted)
     cause = f"the chain of the certificate of {served.name} ends at nobody that is trusted here ({refusal}; issued by {certificate.issuer})"
-    return Check(name, FAIL, evidence, cause, "whether the server sends the intermediate certificates (fullchain.pem), and ca_path")
+    advice = "whether the server sends the intermediate certificates (fullchain.pem), and ca_path"
+    return judge(name, False, evidence=evidence, cause=cause, advice=advice, severity=wanted.untrusted)
 
 
 def judge_age(label: str, certificate: Certificate, wanted: Expectation, now: float) -> Check:
@@ -233,7 +232,9 @@ def judge_timer(world: World, timer: str, seconds: float) -> Check:
         if last.get("Result", "success") != "success":
             wrong.append(f"the last run of {service} ended with {last['Result']} (code {last.get('ExecMainStatus')})")
     evidence = {"timer": timer, **facts, **{f"last_{key}": value for key, value in last.items()}}
-    return judge("renewal", not wrong, evidence=evidence, cause="; ".join(wrong), advice=f"systemctl status {timer}; journalctl -u {service}")
+    advice = f"systemctl status {timer}; journalctl -u {service}"
+    # What is served lives on: its lifetime fails when nobody has acted.
+    return judge("renewal", not wrong, evidence=evidence, cause="; ".join(wrong), advice=advice, severity=WARN)
 
 
 def unit_facts(world: World, unit: str, fields: t.Sequence[str], seconds: float) -> dict[str, str]:
@@ -247,13 +248,18 @@ def unit_facts(world: World, unit: str, fields: t.Sequence[str], seconds: float)
 
 def probe(target: Target, wanted: Expectation, *, world: World, seconds: float) -> list[Check]:
     """Ask once for each name and judge."""
-    deadline = Deadline(min(seconds, target.timeout_seconds), world.monotonic)
+    end = world.monotonic() + seconds
+
+    def in_time() -> Deadline:
+        return Deadline(max(0.05, min(end - world.monotonic(), target.timeout_seconds)), world.monotonic)
+
     checks: list[Check] = []
     served: list[Served] = []
     certificates: dict[bytes, Certificate | None] = {}
     now = world.now()
     for name in target.names:
         try:
+            deadline = in_time()
             item = ask(target, name, deadline)
         except (ProbeError, *TIMEOUTS) as error:
             cause = error.message if isinstance(error, ProbeError) else f"no handshake for {name} within {deadline.seconds:.3g} s"
@@ -269,11 +275,11 @@ def probe(target: Target, wanted: Expectation, *, world: World, seconds: float) 
         if certificate is not None and certificate.not_after > now:
             checks.append(judge_age(next(item.name for item in served if item.der == der), certificate, wanted, now))
     if served:
-        checks.append(_judge_floor(target, served[0].name, wanted.min_protocol, deadline))
+        checks.append(_judge_floor(target, served[0].name, wanted.min_protocol, in_time()))
         if wanted.certificate_path:
             checks.append(judge_served(world, served, wanted.certificate_path))
     if wanted.renewal_timer:
-        checks.append(judge_timer(world, wanted.renewal_timer, 10))
+        checks.append(judge_timer(world, wanted.renewal_timer, max(1.0, (end - world.monotonic()) / 2)))
     return checks
 
 
@@ -284,7 +290,7 @@ def _judge_floor(target: Target, name: str, floor: str, deadline: Deadline) -> C
         older = speaks_older(target, name, floor, deadline)
     except (ProbeError, *TIMEOUTS) as error:
         cause = f"whether it refuses protocols below {floor} could not be asked ({error})"
-        return Check("protocol", FAIL, evidence, cause, "load of the server")
+        return Check("protocol", WARN, evidence, cause, "load of the server")
     cause = f"it agrees on {older}, wanted {floor} at least"
     return judge("protocol", not older, evidence={**evidence, "agreed": older or None}, cause=cause, advice="ssl_protocols of the server")
 

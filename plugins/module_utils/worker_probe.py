@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import os
 import re
 import typing as t
 import urllib.parse
@@ -173,7 +174,7 @@ def last_beat(beat: Heartbeat, *, world: World, seconds: float) -> float:
     :raises NoBeat: when there is none, or none that can be read.
     """
     if beat.file:
-        modified = world.modified(beat.file)
+        modified = world.modified(os.path.realpath(beat.file))
         if modified is None:
             raise NoBeat(f"the file {beat.file} is not there", "the worker's log, and where it writes that file")
         return world.now() - modified
@@ -208,8 +209,10 @@ def _beat_of_redis(login: redis_probe.Login, key: str, *, world: World, seconds:
 
 
 def _age_by_sql(login: postgresql_probe.Login, query: str, *, world: World, seconds: float) -> float:
-    statement = f"SELECT extract(epoch FROM clock_timestamp() - ({query.strip().rstrip(';')})::timestamptz);"
-    lines = [r"\set ON_ERROR_STOP on", "BEGIN READ ONLY;", f"SET LOCAL statement_timeout = '{max(100, int(seconds * 1000))}ms';", statement, "COMMIT;", ""]
+    # A time without a zone is UTC, as most libraries write it; the query may end in a comment.
+    statement = f"SELECT extract(epoch FROM clock_timestamp() - ({query.strip().rstrip(';')}\n)::timestamptz);"
+    limits = f"SET LOCAL statement_timeout = '{max(100, int(seconds * 1000))}ms'; SET LOCAL timezone = 'UTC';"
+    lines = [r"\set ON_ERROR_STOP on", "BEGIN READ ONLY;", limits, statement, "COMMIT;", ""]
     done = world.run(["psql", "-X", "-q", "-A", "-t", "-w", "-f", "-"], input="\n".join(lines), env=login.environment(seconds), timeout=seconds)
     if done.rc == 127:
         raise AnchorageError("The program psql cannot be run on the host that is asked from.", next_step="Install the package postgresql-client there.")

@@ -16,7 +16,7 @@ description:
   - What is asked follows from the documents that the last deploy left in C(/etc/anchorage/apps), from the journals, and from
     C(/etc/anchorage/health.json), which provisioning leaves. So there is no list of checks to keep.
   - While a release is started, a process that is not public may be between its two releases. That is V(amber) and says so; what visitors see
-    stays V(red).
+    stays V(red), unless the app's strategy lets visitors wait.
   - C(anchorage health) on the host asks the same without a controller.
 version_added: 0.1.0
 author:
@@ -31,7 +31,7 @@ options:
     elements: str
   sites:
     description:
-      - Sites that this host is proxy of although their app runs elsewhere, as the filter P(anchorage.vps.proxied_sites#filter) returns them.
+      - Sites that this host is proxy of although their app runs elsewhere, as the filter P(anchorage.vps.monitoring_sites#filter) returns them.
       - Without it those that provisioning left in C(/etc/anchorage/health.json).
     type: list
     elements: dict
@@ -53,6 +53,10 @@ options:
       health_path:
         description: The path that is asked; without it only the certificate is judged.
         type: str
+      health_status:
+        description: The status that must be answered.
+        type: int
+        default: 200
   host:
     description: Whether to ask about the host itself too.
     type: bool
@@ -88,7 +92,7 @@ seealso:
 EXAMPLES = r"""
 - name: Everything on this host is well
   anchorage.vps.app_health:
-    controller_time: "{{ now(utc=true).timestamp() }}"
+    controller_time: "{{ now().timestamp() }}"
   become: true
 
 - name: The shop is well, whatever the host's disks say
@@ -128,6 +132,10 @@ parts:
       description: What was asked about.
       type: str
       sample: shop database
+    app:
+      description: The app that it belongs to; empty for the host and for sites of other hosts' apps.
+      type: str
+      sample: shop
     kind:
       description: C(release), C(database), C(redis), C(processes), C(answer) (of a public process), C(worker) (of another), C(site), C(tls) or C(host).
       type: str
@@ -196,6 +204,7 @@ SPEC = {
             "domains": {"type": "list", "elements": "str", "required": True},
             "tls_mode": {"type": "str", "choices": ["acme", "files", "off"], "required": True},
             "health_path": {"type": "str"},
+            "health_status": {"type": "int", "default": 200},
         },
     },
     "host": {"type": "bool", "default": True},

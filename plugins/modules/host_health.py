@@ -144,7 +144,7 @@ notes:
 EXAMPLES = r"""
 - name: The host has room, memory, a right clock, and nothing that failed
   anchorage.vps.host_health:
-    controller_time: "{{ now(utc=true).timestamp() }}"
+    controller_time: "{{ now().timestamp() }}"
     allowed_ports: [22, 80, 443]
   become: true
 

@@ -57,10 +57,14 @@ options:
   renewal_timer:
     description:
       - The systemd timer that renews the certificate, such as V(certbot.timer).
-      - It must be enabled and active, and the last run of its service must have ended well.
+      - Warn when it is not enabled and active, or when the last run of its service did not end well. What is served lives on meanwhile, and
+        O(fail_percent) fails when nobody has acted.
     type: str
-  self_signed:
-    description: What it means when the certificate is self-signed, as the stand-in is with which a new site starts.
+  untrusted:
+    description:
+      - What it means when nobody who is trusted has signed the certificate, because the authority is a private one, or because it is
+        self-signed, as the stand-in is with which a new site starts.
+      - A certificate that has expired or is for another name fails in any case.
     type: str
     choices: [ignore, warn, fail]
     default: fail
@@ -71,7 +75,7 @@ options:
     type: float
     default: 15
   timeout_seconds:
-    description: Time for a single probe, so for the handshakes of all names.
+    description: Time for a single handshake.
     type: float
     default: 5
 seealso:
@@ -174,7 +178,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import tls_probe
 from ansible_collections.anchorage.vps.plugins.module_utils.health import SEVERITIES, Verdict, answer, poll_options, poll_spec
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
-WANTED = ("certificate_path", "warn_percent", "fail_percent", "min_protocol", "renewal_timer", "self_signed")
+WANTED = ("certificate_path", "warn_percent", "fail_percent", "min_protocol", "renewal_timer", "untrusted")
 
 SPEC = {
     "names": {"type": "list", "elements": "str", "required": True},
@@ -185,7 +189,7 @@ SPEC = {
     "fail_percent": {"type": "float", "default": 10},
     "min_protocol": {"type": "str", "choices": [*tls_probe.PROTOCOLS], "default": "TLSv1.2"},
     "renewal_timer": {"type": "str"},
-    "self_signed": {"type": "str", "choices": [*SEVERITIES], "default": "fail"},
+    "untrusted": {"type": "str", "choices": [*SEVERITIES], "default": "fail"},
     **poll_spec(deadline_seconds=15, timeout_seconds=5),
 }
 

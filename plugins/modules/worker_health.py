@@ -111,7 +111,9 @@ options:
             type: str
             required: true
       sql:
-        description: A query that gives a single time, such as the latest C(created_at). Its age is reckoned by the server's clock.
+        description:
+          - A query that gives a single time, such as the latest C(created_at). Its age is reckoned by the server's clock.
+          - A time without a zone counts as UTC.
         type: dict
         suboptions:
           url:

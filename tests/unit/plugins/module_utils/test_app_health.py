@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import app_health, command, engine, host_probe, pm2, postgresql_probe, redis_probe, tls_probe
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
-from ansible_collections.anchorage.vps.plugins.module_utils.app_health import Part, examine, lines, look, parts, parts_of_app, summarise
+from ansible_collections.anchorage.vps.plugins.module_utils.app_health import Part, Place, examine, lines, look, parts, parts_of_app, summarise
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.health import FAIL, OK, WARN, Check, Verdict
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
@@ -98,7 +99,8 @@ def test_what_is_asked_is_what_the_contract_wants(shop, asked):
     assert answers["https://shop.test/health"][0].connect_to == "127.0.0.1:443"
     target, expected = found["tls"]
     assert list(target.names) == ["shop.test", "*.shop.test"] and target.address == "127.0.0.1:443"
-    assert (expected.certificate_path, expected.renewal_timer) == ("/etc/nginx/tls/shop/fullchain.pem", "certbot.timer")
+    assert (expected.certificate_path, expected.renewal_timer, expected.untrusted) == ("/etc/nginx/tls/shop/fullchain.pem", "certbot.timer", FAIL)
+    assert answers["https://shop.test/health"][0].validate_certs is False, "whether the certificate is good is a question of its own"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_a_site_is_asked_as_far_as_it_has_names_and_certificates(shop, asked, ch
     if changes.get("tls") == {"mode": "off"}:
         assert (asked[0][1].url, asked[0][1].connect_to) == ("http://shop.test/health", "127.0.0.1:80")
     if changes.get("tls") == {"mode": "files"}:
-        assert (asked[1][2].renewal_timer, asked[1][2].self_signed) == (None, WARN)
+        assert (asked[1][2].renewal_timer, asked[1][2].untrusted) == (None, WARN)
 
 
 def test_a_proxy_elsewhere_is_asked_where_it_is_and_its_files_are_not(shop, asked):
@@ -144,9 +146,18 @@ def test_of_a_database_elsewhere_neither_owner_nor_disk_is_asked(shop, asked):
 
 def test_a_release_that_lives_is_well(shop, monkeypatch):
     monkeypatch.setattr(engine, "running", lambda app: True)
-    app, _world = shop()
+    app, world = shop()
+    world.files[app.layout.slot_flag] = ""
     found = app_health.judge_release(app)
     assert found.grade == OK and "release r1 is live in slot green" in found.summary and found.extra == {"release": "r1"}
+
+
+def test_a_proxy_that_uses_the_other_slot_is_red(shop):
+    app, _world = shop()
+    found = app_health.judge_release(app)
+    assert found.grade == FAIL and "the proxy uses slot blue, and the live release is in green" in found.message and "anchorage recover shop" in found.message
+    elsewhere, _world = shop(proxy_address="10.0.0.7")
+    assert app_health.judge_release(elsewhere).grade == OK
 
 
 @pytest.mark.parametrize(
@@ -158,7 +169,8 @@ def test_a_release_that_lives_is_well(shop, monkeypatch):
     ],
 )
 def test_what_the_journal_says_is_judged(shop, monkeypatch, state, grade, words):
-    app, _world = shop()
+    app, world = shop()
+    world.files[app.layout.slot_flag] = ""
     known = engine.status(app)
     monkeypatch.setattr(engine, "status", lambda _app: {**known, **state})
     found = app_health.judge_release(app)
@@ -177,10 +189,10 @@ def test_a_step_that_died_between_two_releases_is_red_unless_one_works_on_it(sho
 # ---- asking
 
 
-def part(name, verdict=OK, *, kind="x", cause="it hurts"):
+def part(name, verdict=OK, *, kind="x", cause="it hurts", app=""):
     checks = (Check("c", verdict, {}, cause if verdict != OK else ""),)
     words = f"{name} is fine" if verdict == OK else f"{name}: {cause}"
-    return Part(name, kind, lambda seconds: Verdict(verdict != FAIL, checks, words, f"{words}. Look next at: here.", {"extra": seconds}))
+    return Part(name, kind, lambda seconds: Verdict(verdict != FAIL, checks, words, f"{words}. Look next at: here.", {"extra": seconds}), app)
 
 
 def test_all_are_asked_side_by_side():
@@ -254,11 +266,40 @@ def test_what_provisioning_left_is_asked_of_the_host(shop, monkeypatch, asked):
     assert names(parts([], world, sites=[], host=False)) == []
 
 
-def test_settings_that_cannot_be_read_are_named(shop):
-    _app, world = shop()
-    world.files[app_health.SETTINGS] = "{"
-    with pytest.raises(AnchorageError, match="is no JSON"):
-        parts([], world)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [("{", "is no JSON"), ('{"host": {"disk": 1}}', "unexpected keyword argument 'disk'"), ('{"host": {"allowed_ports": ["ssh"]}}', "invalid literal")],
+)
+def test_settings_that_cannot_be_read_are_a_red_line_and_the_rest_is_asked(shop, monkeypatch, settings, words):
+    app, world = shop()
+    monkeypatch.setattr(app_health, "App", lambda name, world: app)
+    world.files[app_health.SETTINGS] = settings
+    asked_for = parts(["shop"], world)
+    assert "shop database" in [item.name for item in asked_for]
+    found = examine([item for item in asked_for if item.kind == "host"], deadline_seconds=2, world=World())
+    assert any(item["grade"] == "red" and words in item["message"] for item in found)
+
+
+def test_a_damaged_document_is_a_red_line_and_the_other_apps_are_asked(shop, monkeypatch):
+    app, world = shop()
+
+    def load(name, world):
+        if name == "blog":
+            raise ValueError("Expecting value")
+        return app
+
+    monkeypatch.setattr(app_health, "App", load)
+    found = parts(["blog", "shop"], world, host=False)
+    assert names(found)[:2] == [("blog", "release"), ("shop", "release")]
+    assert "blog could not be asked: ValueError" in examine(found[:1], deadline_seconds=1, world=World())[0]["message"]
+    assert set(app_health._state(["blog", "shop"], world)) == {"shop"}
+
+
+def test_figures_that_came_as_text_are_figures(monkeypatch):
+    seen = []
+    monkeypatch.setattr(host_probe, "check", lambda wanted, **more: seen.append(wanted) or Verdict(True, (), "fine", "fine"))
+    app_health.host_part({"allowed_ports": ["22"], "backups": [{"name": "b", "path": "/b", "max_age_hours": "30"}]}).ask(5)
+    assert seen[0].allowed_ports == [22] and seen[0].backups[0].max_age_hours == 30.0 and seen[0].failed_units == "warn"
 
 
 # ---- the command
@@ -290,6 +331,7 @@ def test_the_command_speaks_json_and_amber_is_no_failure(told, capsys):
 def test_the_command_looks_again_until_it_is_interrupted(told, capsys, monkeypatch):
     told += [part("shop")]
     naps = []
+    monkeypatch.setattr(engine, "apps", lambda world: [])
 
     def nap(_world, seconds):
         naps.append(seconds)
@@ -297,16 +339,24 @@ def test_the_command_looks_again_until_it_is_interrupted(told, capsys, monkeypat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(World, "sleep", nap)
-    assert command.main(["health", "--watch", "--interval", "7"]) == 0
+    assert command.main(["health", "--watch", "--interval", "7"]) == 130
     assert naps == [7.0] * 3 and capsys.readouterr().out.count("shop is fine") == 3
 
 
 def test_a_look_that_a_switch_ran_through_is_repeated(told, monkeypatch):
-    places = iter([("r1", "blue", None), ("r2", "green", None), ("r2", "green", None), ("r2", "green", None)])
+    places = iter([Place("r1", "blue"), Place("r2", "green"), Place("r2", "green"), Place("r2", "green")])
     monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": next(places)})
     verdicts = iter([FAIL, OK])
     told += [Part("shop processes", "processes", lambda seconds: part("shop processes", next(verdicts)).ask(seconds))]
-    assert look(["shop"], World(), deadline_seconds=1)["grade"] == "green"
+    assert look(["shop"], World(), deadline_seconds=9)["grade"] == "green"
+
+
+def test_a_look_ends_although_releases_follow_each_other(told, monkeypatch):
+    numbers = itertools.count()
+    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": Place(f"r{next(numbers)}", "blue")})
+    told += [part("shop")]
+    with within(6):
+        look(["shop"], World(), deadline_seconds=1.5)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +367,12 @@ def test_a_look_that_a_switch_ran_through_is_repeated(told, monkeypatch):
         ("shop-worker-green", "worker", None, "red"),
         ("shop-server-green", "answer", "activate of r2", "red"),
         ("shop (public)", "site", "activate of r2", "red"),
-        ("blog processes", "processes", "activate of r2", "red"),
+        ("shop-admin processes", "processes", "activate of r2", "red"),
     ],
 )
 def test_a_worker_between_its_two_releases_is_no_alarm_and_a_dead_site_is(told, monkeypatch, name, kind, running, grade):
-    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": ("r1", "blue", running)})
-    told += [part(name, FAIL, kind=kind)]
+    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": Place("r1", "blue", running)})
+    told += [part(name, FAIL, kind=kind, app="shop-admin" if "admin" in name else "shop")]
     found = look(["shop"], World(), deadline_seconds=1)
     assert found["grade"] == grade and found["healthy"] == (grade == "amber")
     assert found["parts"][0]["summary"].startswith("While activate of r2 runs: ") == (grade == "amber")
@@ -331,11 +381,11 @@ def test_a_worker_between_its_two_releases_is_no_alarm_and_a_dead_site_is(told, 
 def test_the_state_that_a_look_takes_for_granted(shop, monkeypatch):
     app, world = shop()
     monkeypatch.setattr(app_health, "App", lambda name, world: app)
-    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", None)}
+    assert app_health._state(["shop"], world) == {"shop": Place("r1", "green")}
     monkeypatch.setattr(engine, "read_step", lambda _app: {"step": "stage", "release": "r2", "finished_at": None})
-    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", None)}, "it died: nobody runs it any more"
+    assert app_health._state(["shop"], world) == {"shop": Place("r1", "green")}, "it died: nobody runs it any more"
     monkeypatch.setattr(engine, "unit_active", lambda _app: True)
-    assert app_health._state(["shop"], world) == {"shop": ("r1", "green", "stage of r2")}
+    assert app_health._state(["shop"], world) == {"shop": Place("r1", "green", "stage of r2")}
 
 
 def test_a_look_tells_when_and_how_long(told):

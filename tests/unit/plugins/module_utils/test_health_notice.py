@@ -9,28 +9,31 @@ import os
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import app_health, command, health_notice
-from ansible_collections.anchorage.vps.plugins.module_utils.health_notice import KEEP, STATE, Notify, deliver, load, look_and_tell, remember
-from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+from ansible_collections.anchorage.vps.plugins.module_utils.health_notice import KEEP, STATE, Notify, load, look_and_tell, news, post, remember, run
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import Stub
 
 from .engine_fakes import HostWorld
 
 
-def found(grade, at=1000.0, name="shop database"):
-    said = f"{name} is {grade}."
-    item = {"name": name, "kind": "database", "grade": grade, "summary": said, "message": f"{said} Look next at: here.", "checks": []}
-    parts = [item, {**item, "name": "host", "grade": "green"}]
-    return {"grade": grade, "healthy": grade != "red", "summary": said, "parts": parts, "at": at, "seconds": 0.5}
+def found(*grades, at=1000.0):
+    """Return a look at as many things, named a, b, c."""
+    parts = [
+        {"name": name, "kind": "database", "grade": grade, "summary": f"{name} is {grade}.", "message": f"{name} is {grade}. Look next at: here.", "checks": []}
+        for name, grade in zip("abc", grades)
+    ]
+    worst = max(grades, key=("green", "amber", "red").index)
+    return {"grade": worst, "healthy": worst != "red", "summary": "All 3 are well.", "parts": parts, "at": at, "seconds": 0.5}
 
 
-def told(grades, notify):
-    """Return what is told after each of some looks, a minute apart, when all of it is delivered."""
+def told(looks, notify):
+    """Return what a channel is told after each of some looks, when all of it is delivered."""
     state, said = {}, []
-    for number, grade in enumerate(grades):
-        state, news = remember(state, found(grade, 60.0 * number), notify)
-        if news:
-            state["told"] = news
-        said.append(news)
+    for number, grades in enumerate(looks):
+        state, bad = remember(state, found(*grades, at=60.0 * number), notify)
+        due, knows = news(state["told"].get("x") or [], bad, state["windows"])
+        state["told"]["x"] = knows
+        said.append(" ".join(bad) or "well" if due else None)
     return said
 
 
@@ -38,41 +41,50 @@ G, A, R = "green", "amber", "red"
 
 
 @pytest.mark.parametrize(
-    ("grades", "lowest", "looks", "news"),
+    ("looks", "lowest", "times", "said"),
     [
         ([G, G, G], R, 2, [None] * 3),
-        ([R, R, R, G, G], R, 2, [None, R, None, None, G]),
-        ([R, G, R, G, R, G], R, 2, [None] * 6),
-        ([G, R, G, R, R, R], R, 3, [None, None, None, None, None, R]),
-        ([R, G, G], R, 1, [R, G, None]),
+        ([R, R, R, G, G, G, G, G], R, 2, [None, "red a", None, None, None, None, None, "well"]),
+        ([R, G, G, G, G, R, G, G], R, 2, [None] * 8),
+        ([R, G, R, G, R, G, R], R, 2, [None, None, None, None, "red a", None, None]),
+        ([G, R, G, R, R, R], R, 3, [None, None, None, None, None, "red a"]),
+        ([R, G], R, 1, ["red a", None]),
         ([A, A, A], R, 2, [None] * 3),
-        ([A, A, R, R, A, A, G, G], A, 2, [None, A, None, R, None, A, None, G]),
-        ([R, R, A, A], R, 2, [None, R, None, G]),
+        ([A, R, A, R], A, 2, [None, "amber a", None, None]),
+        ([A, A, R, R, R], A, 2, [None, "amber a", None, "amber a red a", None]),
     ],
-    ids=["well", "broken and mended", "flapping", "three in a row", "at once", "amber is nothing", "amber counts", "amber after red is well"],
+    ids=["well", "broken and mended", "bad now and then", "flapping", "three in a row", "at once", "amber is nothing", "amber and red by turns", "worse"],
 )
-def test_a_verdict_is_told_once_it_has_lasted(grades, lowest, looks, news):
-    assert told(grades, Notify(lowest=lowest, looks=looks)) == news
+def test_a_thing_is_told_once_it_has_lasted(looks, lowest, times, said):
+    assert told([(grade,) for grade in looks], Notify(lowest=lowest, looks=times)) == said
+
+
+def test_what_breaks_while_something_else_is_broken_is_told_too():
+    looks = [(R, G)] * 3 + [(R, R)] * 3 + [(R, G)] * 6 + [(R, R)] * 2 + [(G, G)] * 5
+    said = [words for words in told(looks, Notify()) if words]
+    assert said == ["red a", "red a red b", "red a red b", "well"]
 
 
 def test_what_could_not_be_told_is_told_with_the_next_look():
-    state, first = remember({}, found(R), Notify(looks=1))
-    _state, again = remember(state, found(R), Notify(looks=1))
-    assert first == again == R
+    state, bad = remember({}, found(R), Notify(looks=1))
+    assert news([], bad, state["windows"])[0] is True
+    state, bad = remember(state, found(R), Notify(looks=1))
+    assert news([], bad, state["windows"])[0] is True and news(["red a"], bad, state["windows"])[0] is False
 
 
 def test_looks_are_remembered_and_not_for_ever():
     state = {}
     for number in range(KEEP + 5):
-        state, _news = remember(state, found(R if number == KEEP else G, float(number)), Notify())
+        state, _bad = remember(state, found(R if number == KEEP else G, at=float(number)), Notify())
     assert len(state["history"]) == KEEP and state["history"][-1]["at"] == KEEP + 4 and "amiss" not in state["history"][-1]
-    assert [entry["amiss"] for entry in state["history"] if "amiss" in entry] == [{"shop database": "shop database is red."}]
+    assert [entry["amiss"] for entry in state["history"] if "amiss" in entry] == [{"a": "a is red."}]
+    assert state["windows"] == {"red a": "10000"}
 
 
 def test_how_long_it_has_lasted_is_counted_from_the_first_look():
-    state, _news = remember({}, found(R, 100.0), Notify(looks=9))
-    state, _news = remember(state, found(R, 160.0), Notify(looks=9))
-    assert state["since"] == 100.0 and state["count"] == 2
+    state, _bad = remember({}, found(R, at=100.0), Notify(looks=9))
+    state, _bad = remember(state, found(R, at=160.0), Notify(looks=9))
+    assert state["since"] == 100.0
 
 
 # ---- telling
@@ -89,7 +101,7 @@ def receiver():
 
 def test_a_webhook_gets_the_verdict_with_its_causes(receiver):
     stub, _answers = receiver
-    assert deliver(Notify(webhook_url=stub.url("/hook")), "web1 is red: shop", "words", {"grade": R, "host": "web1"}, World()) == []
+    assert post(Notify(webhook_url=stub.url("/hook")), "web1 is red: shop", "words", {"grade": R, "host": "web1"}, World()) == ""
     (call,) = stub.calls
     head, body = call.split("\r\n\r\n")
     assert head.startswith("POST /hook ") and "application/json" in head
@@ -101,13 +113,14 @@ def test_a_webhook_gets_the_verdict_with_its_causes(receiver):
     [
         (None, "500 Oops", "answered with status 500"),
         ("http://127.0.0.1:1/T0KEN", None, "the webhook was not reached: 127.0.0.1:1 refused the connection"),
-        ("ftp://x", None, "address is not valid"),
+        ("ftp://x/T0KEN", None, "address is not valid"),
+        ("http://x:port/T0KEN", None, "address is not valid"),
     ],
 )
 def test_a_webhook_that_fails_is_told_without_its_address(receiver, url, status, words):
     stub, answers = receiver
     answers[0] = status or answers[0]
-    (said,) = deliver(Notify(webhook_url=url or stub.url("/T0KEN")), "s", "t", {}, World())
+    said = post(Notify(webhook_url=url or stub.url("/T0KEN")), "s", "t", {}, World())
     assert words in said and "T0KEN" not in said
 
 
@@ -115,14 +128,13 @@ def test_a_command_gets_the_text_and_the_subject(tmp_path):
     script = tmp_path / "mail"
     script.write_text('#!/bin/sh\n{ echo "$@"; cat; } > "$0.out"\n')
     script.chmod(0o755)
-    assert deliver(Notify(command=[str(script), "-s", "{subject}", "ops@example.com"]), "web1 is red", "the text\n", {}, World()) == []
+    assert run(Notify(command=[str(script), "-s", "{subject}", "ops@example.com"]), "web1 is red", "the text\n", {}, World()) == ""
     assert (tmp_path / "mail.out").read_text() == "-s web1 is red ops@example.com\nthe text\n"
 
 
 def test_a_command_that_fails_is_told():
-    (said,) = deliver(Notify(command=["false"]), "s", "t", {}, World())
-    assert said.startswith("the command false ended with 1")
-    assert "ended with 127" in deliver(Notify(command=["/no/such/program"]), "s", "t", {}, World())[0]
+    assert run(Notify(command=["false"]), "s", "t", {}, World()).startswith("the command false ended with 1")
+    assert "ended with 127" in run(Notify(command=["/no/such/program"]), "s", "t", {}, World())
 
 
 # ---- all together
@@ -139,24 +151,33 @@ def host(monkeypatch, receiver):
 
 def test_a_broken_host_is_told_once_and_again_when_it_is_well(host):
     world, stub, _answers = host
-    for number, grade in enumerate([G, R, R, R, G, G, G]):
-        assert look_and_tell(found(grade, 60.0 * number), world, "web1") == []
-    subjects = [json.loads(call.split("\r\n\r\n")[1])["subject"] for call in stub.calls]
-    assert subjects == ["web1 is red: shop database", "web1 is well again"]
-    assert load(world)["told"] == "green" and world.written[STATE]["mode"] == 0o600
-    first = json.loads(stub.calls[0].split("\r\n\r\n")[1])
-    assert first["before"] == "green" and first["since"] == 60.0 and [item["name"] for item in first["parts"]] == ["shop database"]
-    assert "Look next at: here." in first["text"] and "anchorage health" in first["text"]
+    for number, grade in enumerate([G, R, R, R, G, G, G, G, G]):
+        assert look_and_tell(found(grade, at=60.0 * number), world, "web1") == []
+    letters = [json.loads(call.split("\r\n\r\n")[1]) for call in stub.calls]
+    assert [letter["subject"] for letter in letters] == ["web1 is red: a", "web1 is well again"]
+    assert load(world)["told"] == {"webhook": []} and world.written[STATE]["mode"] == 0o600
+    first = letters[0]
+    assert first["grade"] == "red" and first["since"] == 60.0 and [item["name"] for item in first["parts"]] == ["a"]
+    assert "Look next at: here." in first["text"] and "anchorage diagnose" in first["text"] and letters[1]["grade"] == "green"
 
 
 def test_a_receiver_that_is_down_gets_it_later(host):
     world, stub, answers = host
     answers[0] = "503 Busy"
     look_and_tell(found(R), world, "web1")
-    assert look_and_tell(found(R), world, "web1") != [] and load(world)["told"] == "green"
+    assert look_and_tell(found(R), world, "web1") != [] and load(world)["told"] == {"webhook": []}
     answers[0] = "204 No Content"
-    assert look_and_tell(found(R), world, "web1") == [] and load(world)["told"] == "red"
+    assert look_and_tell(found(R), world, "web1") == [] and load(world)["told"] == {"webhook": ["red a"]}
     assert look_and_tell(found(R), world, "web1") == [] and len(stub.calls) == 2
+
+
+def test_a_channel_that_is_broken_does_not_repeat_the_other(host):
+    world, stub, _answers = host
+    world.files[app_health.SETTINGS] = json.dumps({"notify": {"webhook_url": stub.url(), "command": ["mail"], "lowest": "red", "looks": "1"}})
+    world._mail = lambda argv, call: Completed(127, "", "mail: No such file or directory")
+    for _look in range(3):
+        assert [words for words in look_and_tell(found(R), world, "web1") if "the command mail ended with 127" in words]
+    assert len(stub.calls) == 1 and load(world)["told"] == {"webhook": ["red a"]}
 
 
 @pytest.mark.parametrize("state", ["", "{", "[]"], ids=["empty", "cut off", "something else"])
@@ -164,14 +185,14 @@ def test_a_memory_that_cannot_be_read_is_begun_anew(host, state):
     world, _stub, _answers = host
     world.files[STATE] = state
     look_and_tell(found(G), world, "web1")
-    assert load(world)["count"] == 1
+    assert len(load(world)["history"]) == 1
 
 
 def test_without_anybody_to_tell_looks_are_remembered_all_the_same():
     world = HostWorld()
     for _look in range(3):
         assert look_and_tell(found(R), world, "web1") == []
-    assert load(world)["told"] == "red" and len(load(world)["history"]) == 3
+    assert load(world)["told"] == {} and len(load(world)["history"]) == 3
 
 
 def test_the_command_remembers_and_tells(monkeypatch, capsys):

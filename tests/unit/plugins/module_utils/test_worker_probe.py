@@ -206,7 +206,11 @@ def test_a_query_is_judged_by_the_servers_clock(done, words, age):
     found = check(Heartbeat(sql=(LOGIN, "SELECT max(at) FROM x;")), world=world, deadline_seconds=0.1)
     assert found.healthy == (not words) and words in found.message and found.extra["age_seconds"] == age
     call = world.ran[0]
-    assert "clock_timestamp() - (SELECT max(at) FROM x)::timestamptz" in call["input"] and "BEGIN READ ONLY" in call["input"]
+    assert (
+        "clock_timestamp() - (SELECT max(at) FROM x\n)::timestamptz" in call["input"]
+        and "timezone = 'UTC'" in call["input"]
+        and "BEGIN READ ONLY" in call["input"]
+    )
     assert "hunter2" not in " ".join(call["argv"]) + found.message and call["env"]["PGPASSWORD"] == "hunter2"
 
 
