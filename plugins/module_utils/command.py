@@ -13,7 +13,7 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, engine, health_notice, hold, memory, preview, rollback, room
+from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, rollback, room
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -47,6 +47,10 @@ def parser() -> argparse.ArgumentParser:
     health.add_argument("--notify", action="store_true", help="remember the verdict, and tell whoever is to know when it has changed for good")
     health.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="pause between two looks of --watch (%(default)s)")
     health.add_argument("--deadline", type=float, default=10, metavar="SECONDS", help="time for everything together (%(default)s)")
+    diagnose = commands.add_parser("diagnose", help="what is wrong, its likely cause first, with what mends it, logs and sessions; no secret is in it")
+    diagnose.add_argument("app", nargs="?", help="all of this host where none is named")
+    diagnose.add_argument("--json", action="store_true")
+    diagnose.add_argument("--deadline", type=float, default=5, metavar="SECONDS", help="time for asking how everything is (%(default)s)")
     releases = commands.add_parser("releases", help="the releases on this host")
     releases.add_argument("app")
     releases.add_argument("--json", action="store_true")
@@ -129,6 +133,15 @@ def _status(options: argparse.Namespace) -> int:
 def _health(options: argparse.Namespace) -> int:
     """Ask everything at once; what is not green is told with its cause and where to look next. Returns 1 where anything is red."""
     world = World()
+    if options.deadline <= 0 or options.interval < 0:
+        raise AnchorageError("--deadline must be more than 0, and --interval not less than 0.")
+    try:
+        return _health_looks(options, world)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _health_looks(options: argparse.Namespace, world: World) -> int:
     while True:
         found = app_health.look([options.app] if options.app else None, world, deadline_seconds=options.deadline)
         if options.json:
@@ -142,10 +155,14 @@ def _health(options: argparse.Namespace) -> int:
             return 1 if wrong else 0
         if not options.watch:
             return 0 if found["healthy"] else 1
-        try:
-            world.sleep(options.interval)
-        except KeyboardInterrupt:
-            return 0 if found["healthy"] else 1
+        world.sleep(options.interval)
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    """Returns 1 where anything is red."""
+    told = diagnosis.diagnose([options.app] if options.app else None, World(), deadline_seconds=options.deadline)
+    say(json.dumps(told, indent=1, sort_keys=True) if options.json else "\n".join(diagnosis.lines(told)))
+    return 1 if told["grade"] == app_health.RED else 0
 
 
 def _releases(options: argparse.Namespace) -> int:

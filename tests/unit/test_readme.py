@@ -118,7 +118,13 @@ def on_the_host(command: str, place: pathlib.Path) -> None:
     archive = place / "anchorage"
     archive.write_bytes(zipapp.build(read_member))
     done = subprocess.run([sys.executable, "-I", str(archive), *shlex.split(command)[1:]], capture_output=True, text=True, timeout=60, check=False)
-    known = done.returncode == 0 or "There is no app" in done.stderr or "run it as root" in done.stderr or " questions in " in done.stdout
+    known = (
+        done.returncode == 0
+        or "There is no app" in done.stderr
+        or "run it as root" in done.stderr
+        or " questions in " in done.stdout
+        or "Likely cause: " in done.stdout
+    )
     assert known, done.stdout + done.stderr
 
 
