@@ -247,3 +247,17 @@ def test_after_a_lost_journal_a_broken_release_leaves_what_serves_and_a_good_one
     after = shop.host.serving()
     after.check()
     assert after.live != before.live and shop.apps.deploy().changed == 0
+
+
+def test_a_recovery_that_could_not_be_done_at_boot_is_done_later(shop):
+    """A machine that boots after a power cut may be so busy that systemd ends what should have put it right."""
+    host, place = shop.host, "/run/systemd/system/anchorage-recover.service.d"
+    host.shell(f"mkdir -p {place}; printf '[Service]\\nExecStart=\\nExecStart=false\\n' > {place}/broken.conf; systemctl daemon-reload")
+    try:
+        host.shell("touch /var/lib/anchorage/slots/alpha/hold")
+        host.shell("systemctl start anchorage-recover.service || true")
+        until(lambda: not host.shell("ls /var/lib/anchorage/slots/alpha/hold 2>/dev/null || true").strip(), "the late recovery", 60)
+    finally:
+        host.shell(f"rm -rf {place} /var/lib/anchorage/slots/alpha/hold; systemctl daemon-reload; systemctl reset-failed")
+    until(lambda: host.shell("systemctl is-active anchorage-recover-late.service || true").strip() == "inactive", "its end", 60)
+    host.serving().check()
