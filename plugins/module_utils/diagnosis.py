@@ -25,7 +25,8 @@ from .world import World
 Data = dict[str, t.Any]
 
 LOG_LINES = 25
-LOG_BYTES = 16 * 1024
+LOG_BYTES = 64 * 1024
+LINE = 500
 COMMAND_SECONDS = 8.0
 
 #: From the machine upwards: kind of the question, and how the names of its checks begin.
@@ -57,6 +58,8 @@ class Finding(t.NamedTuple):
 
     rank: int
     grade: str
+    app: str
+    kind: str
     name: str
     check: str
     cause: str
@@ -83,30 +86,23 @@ def findings(parts: t.Iterable[Data], remedy: t.Callable[[Data, Data], str]) -> 
         wrong = [check for check in part["checks"] if check["verdict"] != OK and check["name"] != "steadiness"]
         for check in wrong or [{"name": part["kind"], "verdict": FAIL, "cause": part["summary"], "evidence": {}}]:
             grade = RED if check["verdict"] == FAIL and part["grade"] == RED else AMBER
-            found.append(Finding(rank(part["kind"], check["name"]), grade, part["name"], check["name"], check["cause"], remedy(part, check)))
+            place = (rank(part["kind"], check["name"]), grade, part["app"], part["kind"], part["name"])
+            found.append(Finding(*place, check["name"], check["cause"], remedy(part, check)))
     return sorted(found, key=lambda item: (item.grade != RED, item.rank))
-
-
-def app_of(name: str, apps: t.Mapping[str, App]) -> App | None:
-    """Return the app that a part is about; of apps whose names begin alike the longest counts."""
-    fitting = [known for known in apps if name == known or name.startswith((f"{known} ", f"{known}-"))]
-    return apps[max(fitting, key=len)] if fitting else None
 
 
 # ---- the remedies ----------------------------------------------------------------------------------------------------
 
 
-def _unit_of_redis(app: str, part: Data) -> str:
-    return f"redis-server@{app}-{'cache' if '(cache)' in part['name'] else 'jobs'}"
+def _unit_of_redis(app: App, name: str) -> str:
+    return f"redis-server@{app.name}-{'cache' if name.endswith('(cache)') else 'jobs'}"
 
 
 def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
     """Return what says for a part and its check which command mends it, knowing the apps of this host."""
 
     def remedy(part: Data, check: Data) -> str:
-        app = next(
-            (apps[name] for name in sorted(apps, key=len, reverse=True) if part["name"] == name or part["name"].startswith((f"{name} ", f"{name}-"))), None
-        )
+        app = apps.get(part["app"])
         cause, name = check.get("cause") or "", check["name"]
         by_kind = {
             "host": _mend_host,
@@ -166,10 +162,9 @@ def _mend_database(app: App | None, _part: Data, name: str, cause: str, _evidenc
 
 
 def _mend_redis(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
-    external = app is None or (app.document.get("redis") or {}).get("external")
-    if external:
+    if app is None or (app.document.get("redis") or {}).get("external"):
         return "whoever keeps that instance: is it up, is the url right"
-    unit = _unit_of_redis(app.name, part) if app else "redis-server@*"
+    unit = _unit_of_redis(app, part["name"])
     if "refused the connection" in cause or "did not answer" in cause or "closed the connection" in cause:
         return f"systemctl restart {unit}; journalctl -u {unit} -n 50"
     if name in ("policy", "append_only", "role") or "password" in cause or "refused (" in cause or "lacks a right" in cause:
@@ -179,9 +174,8 @@ def _mend_redis(app: App | None, part: Data, name: str, cause: str, _evidence: D
 
 def _mend_release(app: App | None, part: Data, name: str, _cause: str, _evidence: Data) -> str:
     shop = app.name if app else part["name"]
-    return {"settled": f"anchorage recover {shop}", "slot": f"anchorage recover {shop}", "last_step": f"anchorage logs {shop}"}.get(
-        name, "deploy.yml, on the controller"
-    )
+    commands = {"settled": f"anchorage recover {shop}", "slot": f"anchorage recover {shop}", "last_step": f"anchorage logs {shop}"}
+    return commands.get(name, "deploy.yml, on the controller")
 
 
 def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
@@ -224,7 +218,7 @@ def _mend_tls(app: App | None, part: Data, name: str, cause: str, _evidence: Dat
 SESSIONS = (
     "SELECT pid, usename AS role, application_name AS name, state, wait_event_type = 'Lock' AS waits, pg_blocking_pids(pid) AS blocked_by,"
     " round(extract(epoch FROM clock_timestamp() - xact_start)) AS transaction_seconds,"
-    " round(extract(epoch FROM clock_timestamp() - query_start)) AS statement_seconds, left(query, 300) AS statement"
+    " round(extract(epoch FROM clock_timestamp() - query_start)) AS statement_seconds, left(query, 2000) AS statement"
     " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     " AND (wait_event_type = 'Lock' OR pid IN (SELECT unnest(pg_blocking_pids(a.pid)) FROM pg_stat_activity a)"
     " OR (state <> 'idle' AND query_start < clock_timestamp() - interval '5 seconds'))"
@@ -233,17 +227,26 @@ SESSIONS = (
 
 
 def tail(world: World, path: str) -> list[str]:
-    """Return the last lines of a log; none where there is none."""
-    size = world.size(path)
-    text = world.read_part(path, max(0, size - LOG_BYTES), LOG_BYTES).decode("utf-8", "replace")
-    return [line[:500] for line in text.splitlines() if line.strip()][-LOG_LINES:]
+    """Return the last lines of a log; none where there is none. A line of which only the end was read is left out."""
+    begin = max(0, world.size(path) - LOG_BYTES)
+    text = world.read_part(path, begin, LOG_BYTES).decode("utf-8", "replace")
+    return [line for line in text.splitlines()[1 if begin else 0 :] if line.strip()][-LOG_LINES:]
 
 
 def journal_of(world: World, unit: str) -> list[str]:
     """Return the last lines that a unit left in systemd's journal."""
     argv = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={LOG_LINES}", f"--unit={unit}"]
     done = world.run(argv, timeout=COMMAND_SECONDS)
-    return [line[:500] for line in done.stdout.splitlines() if line.strip()]
+    return [line for line in done.stdout.splitlines() if line.strip()]
+
+
+def cut(value: t.Any) -> t.Any:
+    """Return logs and statements with their lines cut. It comes after masking: half a secret is not known as one."""
+    if isinstance(value, str):
+        return value if len(value) <= LINE else f"{value[:LINE]} …"
+    if isinstance(value, dict):
+        return {key: cut(item) for key, item in value.items()}
+    return [cut(item) for item in value] if isinstance(value, list) else value
 
 
 def logs_for(found: t.Iterable[Finding], apps: t.Mapping[str, App], world: World) -> dict[str, list[str]]:
@@ -257,14 +260,13 @@ def logs_for(found: t.Iterable[Finding], apps: t.Mapping[str, App], world: World
         wanted[f"journal of {name}"] = lambda: journal_of(world, name)
 
     for item in found:
-        app = app_of(item.name, apps)
-        kind = CAUSES[item.rank][0] if item.rank < len(CAUSES) else "host"
+        app, kind = apps.get(item.app), item.kind
         if kind == "database":
             for name in world.listdir("/var/log/postgresql"):
                 if name.endswith(".log"):
                     file(f"/var/log/postgresql/{name}")
         elif kind == "redis" and app:
-            unit(_unit_of_redis(app.name, {"name": item.name}))
+            unit(_unit_of_redis(app, item.name))
         elif kind in ("processes", "answer", "worker") and app:
             unit(f"pm2-{app.user}.service")
             place = f"/var/log/pm2/{app.user}"
@@ -312,7 +314,10 @@ def masker(world: World, apps: t.Iterable[App]) -> Masker:
     secrets = {secret for app in apps for secret in secrets_of(app.document)}
     for name in world.listdir(SECRETS):
         secrets |= {str(value) for value in _values(world.read(f"{SECRETS}/{name}"))}
-    notify = app_health.settings(world).get("notify") or {}
+    try:
+        notify = app_health.settings(world).get("notify") or {}
+    except AnchorageError:  # a line of its own says so
+        notify = {}
     return Masker({*secrets, *filter(None, [notify.get("webhook_url")])})
 
 
@@ -334,7 +339,7 @@ def diagnose(names: t.Iterable[str] | None, world: World, *, deadline_seconds: f
     for name in wanted:
         try:
             apps[name] = App(name, world)
-        except AnchorageError:
+        except (AnchorageError, ValueError):  # its own line says what is damaged
             continue
     look = app_health.look(wanted, world, deadline_seconds=deadline_seconds, **more)
     found = findings(look["parts"], remedy_of(apps))
@@ -343,11 +348,11 @@ def diagnose(names: t.Iterable[str] | None, world: World, *, deadline_seconds: f
         "at": look["at"],
         "summary": f"{found[0].name}: {found[0].cause}" if found else look["summary"],
         "findings": [{key: value for key, value in item._asdict().items() if key != "rank"} for item in found],
-        "apps": {name: state_of(app) for name, app in apps.items()},
-        "logs": logs_for(found, apps, world),
         "parts": look["parts"],
     }
-    return t.cast(Data, masker(world, apps.values()).data(told))
+    hide = masker(world, apps.values()).data
+    gathered = {"apps": {name: state_of(app) for name, app in apps.items()}, "logs": logs_for(found, apps, world)}
+    return {**hide(told), **cut(hide(gathered))}
 
 
 def lines(told: Data) -> list[str]:

@@ -75,6 +75,14 @@ findings:
       description: What was asked about.
       type: str
       sample: shop Redis (jobs)
+    app:
+      description: The app that it belongs to; empty for the host.
+      type: str
+      sample: shop
+    kind:
+      description: What kind of question it was, as in M(anchorage.vps.app_health).
+      type: str
+      sample: redis
     check:
       description: The check that did not hold.
       type: str

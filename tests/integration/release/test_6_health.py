@@ -17,7 +17,7 @@ PM2 = "runuser -u alpha -- env PM2_HOME=/var/lib/pm2/alpha pm2"
 
 def look(host, deadline=2):
     """Return what `anchorage health` says, by name."""
-    found = json.loads(host.shell(f"anchorage health --json --deadline {deadline} || true"))
+    found = json.loads(host.shell(f"anchorage health --json --deadline {deadline}", check=False))
     return found, {part["name"]: part for part in found["parts"]}
 
 
@@ -66,8 +66,8 @@ def test_a_host_that_serves_is_green_line_by_line(well):
     ("do", "undo", "lines"),
     [
         ("systemctl stop redis-server@alpha-jobs", "systemctl start redis-server@alpha-jobs", {"alpha Redis (jobs)"}),
-        ("systemctl stop postgresql@17-main", "systemctl start postgresql@17-main", {"alpha database"}),
-        ("systemctl stop nginx", "systemctl start nginx", {"alpha (public)"}),
+        ("systemctl stop postgresql@17-main", "systemctl start postgresql@17-main", {"{app} database"}),
+        ("systemctl stop nginx", "systemctl start nginx", {"{app} (public)"}),
         (f"{PM2} stop alpha-worker-{{slot}}", f"{PM2} start alpha-worker-{{slot}}", {"alpha processes", "alpha-worker-{slot}"}),
         (
             "systemd-run --quiet --unit=verify-broken false; sleep 1",
@@ -78,8 +78,10 @@ def test_a_host_that_serves_is_green_line_by_line(well):
     ids=["redis", "postgresql", "nginx", "worker", "unit"],
 )
 def test_what_is_broken_turns_its_own_line_red(well, do, undo, lines):
-    slot = look(well)[1]["alpha"]["checks"][0]["evidence"]["slot"]
-    do, undo, lines = do.replace("{slot}", slot), undo.replace("{slot}", slot), {line.replace("{slot}", slot) for line in lines}
+    parts = look(well)[1]
+    slot = parts["alpha"]["checks"][0]["evidence"]["slot"]
+    apps = {part["app"] for part in parts.values() if part["app"]}  # what they share is red for each
+    do, undo, lines = do.replace("{slot}", slot), undo.replace("{slot}", slot), {line.format(slot=slot, app=app) for line in lines for app in apps}
     with broken(well, do, undo):
         assert red(well) == lines
 

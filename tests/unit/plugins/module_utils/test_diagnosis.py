@@ -14,7 +14,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.layout import SECRET
 from ansible_collections.anchorage.vps.plugins.module_utils.masking import MASK
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
-from .engine_fakes import ME, PASSWORD, make, place
+from .engine_fakes import ME, PASSWORD, HostWorld, make, place
 
 WORD = "canary-secret-of-the-vault"
 
@@ -34,7 +34,15 @@ def shop(tmp_path, monkeypatch):
 def part(kind, name, *checks, grade="red"):
     """Return a part with failing checks: (name, cause) or (name, cause, verdict)."""
     told = [{"name": check[0], "cause": check[1], "verdict": check[2] if len(check) > 2 else "fail", "evidence": {}} for check in checks]
-    return {"name": name, "kind": kind, "grade": grade, "summary": f"{name} is {grade}", "message": f"{name} is {grade}", "checks": told}
+    return {
+        "app": "" if kind == "host" else "shop",
+        "name": name,
+        "kind": kind,
+        "grade": grade,
+        "summary": f"{name} is {grade}",
+        "message": f"{name} is {grade}",
+        "checks": told,
+    }
 
 
 FULL = part("host", "host", ("disk:/", "the disk is full"), ("units", "postgresql@17-main.service failed"))
@@ -129,10 +137,9 @@ def test_services_of_others_are_not_restarted_from_here(shop):
 
 def test_of_apps_whose_names_begin_alike_the_right_one_is_meant(shop):
     app, _world = shop
-    other = object()
-    assert diagnosis.app_of("shop-eu-server-blue", {"shop": app, "shop-eu": other}) is other
-    assert diagnosis.app_of("shop-server-blue", {"shop": app, "shop-eu": other}) is app
-    assert diagnosis.app_of("host", {"shop": app}) is None
+    other = {**NO_REDIS, "app": "shop-eu", "name": "shop-eu Redis (jobs)"}
+    assert first(NO_REDIS, apps={"shop": app}).command.startswith("systemctl restart redis-server@shop-jobs")
+    assert first(other, apps={"shop": app}).command.startswith("whoever keeps"), "nothing is known of that app, so nothing is restarted"
 
 
 # ---- what is gathered
@@ -148,7 +155,14 @@ def test_the_end_of_a_log_is_read():
             return b"half a line\n\n" + b"\n".join(b"line %d" % number for number in range(99)) + b"\n" + b"x" * 900
 
     found = tail(Disk(), "/log")
-    assert len(found) == diagnosis.LOG_LINES and found[-2] == "line 98" and len(found[-1]) == 500
+    assert len(found) == diagnosis.LOG_LINES and found[-2] == "line 98" and found[-1] == "x" * 900
+    assert "half a line" not in found
+
+
+def test_a_log_that_is_short_is_read_from_its_first_line():
+    world = HostWorld()
+    world.files["/log"] = "first\nlast\n"
+    assert tail(world, "/log") == ["first", "last"]
 
 
 def test_a_units_journal_is_read(shop):
@@ -211,6 +225,29 @@ def test_no_secret_of_the_host_is_in_it(shop, look):
     text = json.dumps(told) + "\n".join(lines(told))
     assert MASK in text and not [secret for secret in (PASSWORD, WORD, "j" * 32, "t0ken") if secret in text]
     assert app.document["database_url"] not in text
+
+
+def test_a_secret_that_a_line_is_cut_in_is_masked_first(shop, look):
+    _app, world = shop
+    world.files["/var/log/nginx/error.log"] = f"{'x' * (diagnosis.LINE - 5)}{PASSWORD}\n"
+    look(NO_SITE)
+    (line,) = diagnose(["shop"], world)["logs"]["/var/log/nginx/error.log"]
+    assert line.startswith("x" * (diagnosis.LINE - 5)) and PASSWORD[:5] not in line and len(line) < diagnosis.LINE + 5
+
+
+def test_a_damaged_document_and_damaged_settings_keep_nothing_back(shop, look, monkeypatch):
+    app, world = shop
+
+    def load(name, world):
+        if name == "blog":
+            raise ValueError("Expecting value")
+        return app
+
+    monkeypatch.setattr(diagnosis, "App", load)
+    world.files[app_health.SETTINGS] = "{"
+    look(NO_REDIS)
+    told = diagnose(["blog", "shop"], world)
+    assert told["findings"][0]["name"] == "shop Redis (jobs)" and set(told["apps"]) == {"shop"}
 
 
 def test_a_host_that_is_well_has_nothing_to_mend(shop, look, capsys, monkeypatch):
