@@ -10,6 +10,7 @@ import yaml
 
 from ansible_collections.anchorage.vps.plugins.modules import (
     app_health,
+    compose_health,
     host_health,
     http_health,
     pm2_health,
@@ -21,6 +22,7 @@ from ansible_collections.anchorage.vps.plugins.modules import (
 from ansible_collections.anchorage.vps.tests.unit.plugins.modules.health_runner import run_module
 
 MODULES = {
+    "compose_health": compose_health,
     "host_health": host_health,
     "http_health": http_health,
     "pm2_health": pm2_health,
@@ -30,6 +32,7 @@ MODULES = {
     "worker_health": worker_health,
 }
 MINIMAL = {
+    "compose_health": {"project": "shop", "executable": "false"},
     "host_health": {"paths": ["/no/such/place"]},
     "http_health": {"url": "http://127.0.0.1:1/"},
     "postgresql_health": {"login_host": "127.0.0.1", "psql": "false"},
