@@ -42,6 +42,7 @@ def lint() -> list[Case]:
         Case("format", (tool("ruff"), "format", "--check", ".")),
         Case("registry hosts", (PYTHON, "-m", "tests.tools.registry_hosts")),
         Case("generated docs", (PYTHON, "-m", "tests.tools.docs", "--check")),
+        Case("module pages", (tool("antsibull-docs"), "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=self", ".")),
         Case("changelog", (tool("antsibull-changelog"), "lint")),
     ]
 
