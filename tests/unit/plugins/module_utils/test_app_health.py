@@ -124,6 +124,36 @@ def test_a_site_is_asked_as_far_as_it_has_names_and_certificates(shop, asked, ch
         assert (asked[1][2].renewal_timer, asked[1][2].untrusted) == (None, WARN)
 
 
+def test_a_test_authority_s_certificates_are_no_alarm(shop, asked):
+    app, world = shop()
+    for server, untrusted in ((app_health.LETSENCRYPT, FAIL), ("https://ca.test/dir", WARN)):
+        world.files[app_health.CERTBOT] = json.dumps({"settings": {"server": server}})
+        next(part for part in parts_of_app(app) if part.kind == "tls").ask(1)
+        assert asked.pop()[2].untrusted == untrusted
+
+
+def test_a_site_that_shows_nothing_yet_is_not_asked(shop):
+    app, _world = shop(live=False)
+    assert names(parts_of_app(app)) == [("shop", "release"), ("shop database", "database")]
+
+
+def test_the_health_that_the_contract_wants_is_the_one_of_the_site_too(shop, asked):
+    processes = [{**PROCESSES[0], "health": {"path": "/up", "status": 204, "body": ""}}]
+    app, _world = shop(processes=processes)
+    for part in parts_of_app(app):
+        if part.kind == "site":
+            part.ask(1)
+    assert (asked[0][1].url, asked[0][2].status) == ("https://shop.test/up", (204,))
+
+
+def test_processes_of_the_other_slot_are_strangers_unless_a_step_runs(shop, asked, monkeypatch):
+    app, _world = shop()
+    for running, severity in ((True, "ignore"), (False, WARN)):
+        monkeypatch.setattr(engine, "unit_active", lambda _app, running=running: running)
+        next(part for part in parts_of_app(app) if part.kind == "processes").ask(1)
+        assert asked.pop()[2].unexpected == severity
+
+
 def test_a_proxy_elsewhere_is_asked_where_it_is_and_its_files_are_not(shop, asked):
     app, _world = shop(proxy_address="fd00::7")
     for part in parts_of_app(app):
@@ -166,6 +196,11 @@ def test_a_proxy_that_uses_the_other_slot_is_red(shop):
         ({"live": None, "slot": None}, FAIL, "no release is live on this host"),
         ({"last_step": {"step": "stage", "release": "r2", "ok": False, "finished_at": 5}}, WARN, "the last step (stage of r2) failed"),
         ({"last_step": {"step": "stage", "release": "r2", "ok": None, "finished_at": None}}, OK, "stage of r2 runs"),
+        (
+            {"live": None, "slot": None, "last_step": {"step": "stage", "release": "r1", "ok": None, "finished_at": None}},
+            WARN,
+            "the first release is being made",
+        ),
     ],
 )
 def test_what_the_journal_says_is_judged(shop, monkeypatch, state, grade, words):
@@ -376,6 +411,25 @@ def test_a_worker_between_its_two_releases_is_no_alarm_and_a_dead_site_is(told, 
     found = look(["shop"], World(), deadline_seconds=1)
     assert found["grade"] == grade and found["healthy"] == (grade == "amber")
     assert found["parts"][0]["summary"].startswith("While activate of r2 runs: ") == (grade == "amber")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "grade"),
+    [
+        (Place("r1", "blue", "activate of r2"), Place("r1", "blue"), "worker", "amber"),
+        (Place("r1", "blue"), Place("r1", "blue", "activate of r2"), "worker", "amber"),
+        (Place("r1", "blue", "activate of r2", held=True), Place("r1", "blue", "activate of r2"), "site", "amber"),
+        (Place("r1", "blue", "activate of r2"), Place("r1", "blue", "activate of r2", held=True), "site", "amber"),
+        (Place("r1", "blue", "activate of r2", held=True), Place("r1", "blue"), "site", "amber"),
+        (Place("r1", "blue", held=True), Place("r1", "blue", held=True), "site", "red"),
+    ],
+    ids=["it ended meanwhile", "it began meanwhile", "held at first", "held at last", "both ended", "held and nobody works"],
+)
+def test_a_step_counts_that_ran_at_either_end_of_the_look(told, monkeypatch, before, after, kind, grade):
+    places = iter([before, after])
+    monkeypatch.setattr(app_health, "_state", lambda names, world: {"shop": next(places)})
+    told += [part("shop x", FAIL, kind=kind, app="shop")]
+    assert look(["shop"], World(), deadline_seconds=9)["grade"] == grade
 
 
 def test_the_state_that_a_look_takes_for_granted(shop, monkeypatch):

@@ -20,6 +20,11 @@ def test_good_names(text):
     assert rules.name(text) is None
 
 
+@pytest.mark.parametrize("text", ["health", "recover", "swap"])
+def test_a_name_that_a_unit_of_ours_has_is_taken(text):
+    assert f"anchorage-{text}.service" in rules.name(text)
+
+
 @pytest.mark.parametrize(
     "text", ["shop.example.com", "a.b", "xn--lden-moa.example.com", "1.example.com", "*.example.com", ".".join(["a" * 63] * 3) + ".example"]
 )

@@ -178,6 +178,12 @@ class TestFleet:
         assert views.base_firewall_allow(MIXED, "a1")[0]["from"] == ["192.0.2.12/32"]
         assert only(views.nginx_sites(MIXED, "a1"))["upstreams"]["green"] == [{"address": f"192.0.2.{last}", "port": 9002} for last in (11, 12)]
 
+    def test_a_host_watches_the_sites_of_apps_that_are_elsewhere(self):
+        site = {"name": "shop", "domains": only(views.nginx_sites(SPREAD, "p1"))["domains"], "tls_mode": "acme", "health_path": "/health", "health_status": 200}
+        assert views.monitoring_sites(SPREAD, "p1") == [site]
+        assert views.monitoring_sites(SPREAD, "a1") == [], "no proxy"
+        assert views.monitoring_sites(MIXED, "a1") == [], "its own app is asked about as an app"
+
     def test_exactly_one_host_migrates(self):
         assert [only(views.release_documents(SPREAD, {}, host))["migrator"] for host in ("a1", "a2")] == [True, False]
 

@@ -70,8 +70,18 @@ def first(*parts, apps=None):
         ((EXPIRED, NO_SITE), "status"),
         ((part("host", "host", ("units", "x.service failed")), NO_REDIS), "connect"),
         ((part("host", "host", ("reboot", "a kernel waits", "warn"), grade="amber"), EXPIRED), "certificate:shop.test"),
+        ((part("host", "host", ("disk:/", "the disk fills", "warn"), grade="amber"), NO_SITE), "status"),
     ],
-    ids=["a full disk takes all along", "the database", "PM2", "the app", "the site", "a service before its unit", "what fails before what warns"],
+    ids=[
+        "a full disk takes all along",
+        "the database",
+        "PM2",
+        "the app",
+        "the site",
+        "a service before its unit",
+        "a warning of the host",
+        "a warning of a cause",
+    ],
 )
 def test_the_likely_cause_stands_below_its_effects(parts, check):
     assert first(*parts).check == check
@@ -156,7 +166,12 @@ def test_the_end_of_a_log_is_read():
 
     found = tail(Disk(), "/log")
     assert len(found) == diagnosis.LOG_LINES and found[-2] == "line 98" and found[-1] == "x" * 900
-    assert "half a line" not in found
+
+
+def test_a_line_of_which_only_the_end_was_read_is_left_out():
+    world = HostWorld()
+    world.files["/log"] = f"{'x' * diagnosis.LOG_BYTES}\nlast\n"
+    assert tail(world, "/log") == ["last"]
 
 
 def test_a_log_that_is_short_is_read_from_its_first_line():

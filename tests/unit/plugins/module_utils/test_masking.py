@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import urllib.parse
 
@@ -28,8 +29,9 @@ SECRETS = strategies.text(strategies.characters(codec="utf-8", exclude_character
         "ALTER ROLE shop PASSWORD '" + PASSWORD.replace("'", "''") + "'",
         "Authorization: Basic " + base64.b64encode(f"shop:{PASSWORD}".encode()).decode(),
         base64.urlsafe_b64encode(f"ab{PASSWORD}?".encode()).decode(),
+        f"<td>{html.escape(PASSWORD)}</td>",
     ],
-    ids=["raw", "url", "url in small letters", "form", "json", "json with letters", "sql", "basic", "base64 for urls"],
+    ids=["raw", "url", "url in small letters", "form", "json", "json with letters", "sql", "basic", "base64 for urls", "html"],
 )
 def test_a_secret_is_masked_in_whatever_form_it_was_written(written):
     masked = Masker([PASSWORD]).text(f"before {written} after")

@@ -226,6 +226,7 @@ PATTERN = r'"timestamp":"(?P<time>[^"]+)".*done'
     ("lines", "words"),
     [
         (['{"timestamp":"%s","message":"job done"}', "other"], ""),
+        (['{"timestamp":"2020-01-01T00:00:00Z","message":"job done"}', '{"timestamp":"%s","message":"job done"}'], ""),
         (['{"timestamp":"2020-01-01T00:00:00Z","message":"job done"}'], "s old, the limit is"),
         (['{"timestamp":"%s","message":"hello"}'], "no line of /log matches"),
         (['{"timestamp":"noon","message":"done"}'], "'noon', which is none"),
