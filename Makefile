@@ -52,6 +52,9 @@ crash-states: $(READY) ## every state that a power cut in a whole deploy can lea
 load: $(READY) ## releases and rollbacks of the real shop and of a plain app under load, resumable (LOAD="shop --minutes 8")
 	@$(VENV)/bin/python -m tests.load $(LOAD)
 
+alarms: $(READY) ## 200 looks at the real shop while visitors use it, none of which may be red; writes tests/results/alarms.json
+	@$(VENV)/bin/python -m tests.load.alarms
+
 power-cuts: $(READY) ## cut the power of a QEMU guest in 30 deploys; goes on where it was (MINUTES=8 for a part); writes tests/results/power-cuts.json
 	@$(VENV)/bin/python -m tests.powercut prepare
 	@$(VENV)/bin/python -m tests.powercut cut $(if $(MINUTES),--minutes $(MINUTES))
@@ -93,4 +96,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states power-cuts load bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv
