@@ -13,6 +13,7 @@ import dataclasses
 import json
 import posixpath
 import pwd
+import shlex
 import typing as t
 
 from .errors import AnchorageError
@@ -127,6 +128,16 @@ def account(user: str, pm2_home: str | None = None, executable: str = "pm2") -> 
     except KeyError as error:
         raise AnchorageError(f"The user {user} does not exist on this host.", next_step="Name the user whose PM2 is asked.") from error
     return Account(user, entry.pw_uid, entry.pw_dir, pm2_home or f"{entry.pw_dir}/.pm2", executable)
+
+
+def home_of_unit(world: World, unit: str, seconds: float = 10) -> str | None:
+    """Return the PM2_HOME that a boot unit sets, or None where there is no such unit or it sets none."""
+    done = world.run(["systemctl", "show", "--property=Environment", "--value", unit], timeout=seconds)
+    try:
+        settings = dict(word.partition("=")[::2] for word in shlex.split(done.stdout))
+    except ValueError:
+        return None
+    return settings.get("PM2_HOME") or None
 
 
 def daemon_pid(world: World, who: Account) -> int | None:

@@ -162,7 +162,7 @@ EXAMPLES = r"""
   anchorage.vps.http_health:
     url: http://127.0.0.1:9000/health
     identity:
-      cwd: /srv/shop/releases/20261121T030000
+      cwd: /srv/shop/releases/20261121T030000/app
       environment:
         ANCHORAGE_RELEASE: 20261121T030000
 

@@ -27,7 +27,7 @@ options:
       - As root, C(pm2) itself runs as that user. As that user, the sockets and environments of its own processes can be seen as well.
     type: str
   pm2_home:
-    description: PM2's directory, when it is not C(.pm2) in the home of O(user).
+    description: PM2's directory. Without it the E(PM2_HOME) that O(unit) sets, else C(.pm2) in the home of O(user).
     type: path
   executable:
     description: The program C(pm2), or its path.
@@ -108,13 +108,13 @@ EXAMPLES = r"""
     processes:
       - name: shop-server
         ports: [9000]
-        cwd: /srv/shop/releases/20261121T030000
+        cwd: /srv/shop/releases/20261121T030000/app
         environment:
           ANCHORAGE_RELEASE: 20261121T030000
         max_memory_mb: 1000
       - name: shop-worker
         ports: [9001]
-        cwd: /srv/shop/releases/20261121T030000
+        cwd: /srv/shop/releases/20261121T030000/app
   become: true
 
 - name: PM2 comes back after a boot
@@ -235,9 +235,11 @@ SPEC = {
 
 def ask(params: dict, world: World) -> Verdict:
     """Turn options into a question and ask it."""
-    who = pm2.account(params["user"] or pwd.getpwuid(os.geteuid()).pw_name, params["pm2_home"], params["executable"])
+    user = params["user"] or pwd.getpwuid(os.geteuid()).pw_name
+    unit = f"pm2-{user}.service" if params["unit"] is None else params["unit"]
+    home = params["pm2_home"] or pm2.home_of_unit(world, unit or f"pm2-{user}.service", params["timeout_seconds"])
+    who = pm2.account(user, home, params["executable"])
     processes = [pm2.Wanted(**{**item, "environment": {key: str(value) for key, value in (item["environment"] or {}).items()}}) for item in params["processes"]]
-    unit = f"pm2-{who.user}.service" if params["unit"] is None else params["unit"]
     wanted = pm2.Expectation(processes, params["unexpected"], unit or None)
     return pm2.check(who, wanted, world=world, **poll_options(params))
 

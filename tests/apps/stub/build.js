@@ -24,7 +24,7 @@ async function build() {
     console.error("src/api/route.ts:7:3 - error TS2322: Type 'string' is not assignable to type 'number'.");
     process.exit(1);
   }
-  for (const name of ['package.json', 'switches.json', 'stub.js', 'migrate.js', 'worker.js']) fs.copyFileSync(name, `dist/${name}`);
+  for (const name of ['package.json', 'switches.json', 'stub.js', 'ops.js', 'migrate.js', 'worker.js']) fs.copyFileSync(name, `dist/${name}`);
   if (fs.existsSync('migrations')) fs.cpSync('migrations', 'dist/migrations', { recursive: true });
   console.log('info: backend build completed successfully');
 }

@@ -3,6 +3,7 @@
 const http = require('http');
 const { switches, migrations, seconds, sleep, sql, ask, quoted } = require('./stub');
 
+const ops = switches.pulses ? require('./ops') : null;
 const mode = process.env.STUB_MODE || 'server';
 const wish = switches[mode];
 let asked = 0;
@@ -32,6 +33,8 @@ function answer(request, response) {
   } else if (url.pathname === '/health') {
     response.writeHead(wish === 'sick' ? 503 : 200, { 'Content-Type': 'text/html; charset=utf-8' });
     response.end(wish === 'sick' ? 'no' : 'OK');
+  } else if (ops && mode === 'server' && ops.serve(request, response, url)) {
+    // answered
   } else if (url.pathname === '/info' && mode === 'server') {
     if (failing) return void response.writeHead(500).end('no');
     const { RELEASE_ID: release, GREETING: greeting } = process.env;
@@ -73,6 +76,7 @@ async function start() {
     const missing = migrations.filter(({ id }) => !known.includes(id));
     if (missing.length) throw new Error(`not migrated: ${missing.map(({ id }) => id).join(', ')}`);
   }
+  if (ops) ops.start(mode);
   await sleep(seconds(wish));
   if (wish === 'deaf') {
     setInterval(() => {}, 60000);

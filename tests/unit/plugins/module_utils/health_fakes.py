@@ -344,11 +344,12 @@ class Authority:
     def _key(base: str) -> list[str]:
         return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{base}.key"]
 
-    def issue(self, name: str, days: int = 2) -> tuple[str, str]:
-        """Return the paths of a certificate for a name, and of its key."""
+    def issue(self, name: str, days: int = 2, *more: str) -> tuple[str, str]:
+        """Return the paths of a certificate for one or more names, and of its key."""
         base = f"{self.base}-{posixpath.basename(name)}-{days}"
         with open(f"{base}.ext", "w", encoding="utf-8") as stream:
-            stream.write(f"subjectAltName=DNS:{name}{',IP:127.0.0.1' if name == 'localhost' else ''}\n")
+            names = ",".join([f"DNS:{each}" for each in (name, *more)] + (["IP:127.0.0.1"] if name == "localhost" else []))
+            stream.write(f"subjectAltName={names}\n")
         self._openssl("req", *self._key(base), "-out", f"{base}.csr", "-subj", f"/CN={name}")
         signer = ["-CA", self.certificate, "-CAkey", f"{self.base}.key", "-CAcreateserial", "-days", str(days), "-extfile", f"{base}.ext"]
         self._openssl("x509", "-req", "-in", f"{base}.csr", *signer, "-out", f"{base}.pem")

@@ -271,3 +271,19 @@ def test_no_list_is_an_error(text):
 def test_a_user_that_does_not_exist_is_named():
     with pytest.raises(AnchorageError, match="no-such-user"):
         pm2.account("no-such-user")
+
+
+@pytest.mark.parametrize(
+    ("said", "home"),
+    [
+        ("PATH=/usr/bin HOME=/srv/shop PM2_HOME=/var/lib/pm2/shop\n", "/var/lib/pm2/shop"),
+        ('PATH=/usr/bin "PM2_HOME=/srv/the shop/.pm2"\n', "/srv/the shop/.pm2"),
+        ("PATH=/usr/bin\n", None),
+        ("PM2_HOME=\n", None),
+        ("\n", None),
+        ('"PM2_HOME=/x\n', None),
+    ],
+)
+def test_the_boot_unit_knows_where_pm2_lives(said, home):
+    world = FakeWorld(commands=lambda call: Completed(0, said, ""))
+    assert pm2.home_of_unit(world, "pm2-shop.service") == home and world.ran[0]["argv"][-1] == "pm2-shop.service"

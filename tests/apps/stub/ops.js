@@ -1,0 +1,66 @@
+// What a shop with a queue has besides, as examples/medusa-shop has it: /ops/ready, and pulses that only a worker answers. On with `pulses`.
+'use strict';
+const net = require('net');
+const crypto = require('crypto');
+const { ask, sql, quoted } = require('./stub');
+
+const TABLES = `CREATE TABLE IF NOT EXISTS pulse_request (token text PRIMARY KEY);
+  CREATE TABLE IF NOT EXISTS pulse_beat (token text, source text, worker_mode text, created_at timestamptz DEFAULT now())`;
+
+function json(response, status, data) {
+  response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify(data));
+}
+
+function redis(told) {
+  const url = new URL(process.env.REDIS_URL);
+  const socket = net.connect(Number(url.port), url.hostname);
+  let said = '';
+  socket.setTimeout(2000, () => socket.destroy(new Error('timeout')));
+  socket.on('data', (data) => {
+    said += data;
+    if (said.split('\r\n').length > 2) socket.end();
+  });
+  socket.on('error', () => {});
+  socket.on('close', () => told(said.endsWith('+PONG\r\n') ? 'ok' : 'failed'));
+  socket.write(`AUTH ${decodeURIComponent(url.username)} ${decodeURIComponent(url.password)}\r\nPING\r\n`);
+}
+
+function ready(response) {
+  redis((queue) => ask('SELECT 1', (error) => {
+    const checks = { postgres: error ? 'failed' : 'ok', redis: queue };
+    const good = Object.values(checks).every((value) => value === 'ok');
+    json(response, good ? 200 : 503, { ready: good, checks });
+  }));
+}
+
+function submit(response) {
+  const token = crypto.randomUUID();
+  ask(`INSERT INTO pulse_request VALUES (${quoted(token)})`, (error) => json(response, error ? 500 : 202, error ? { error: error.message } : { token }));
+}
+
+function beats(response, token) {
+  ask(`SELECT coalesce(json_agg(b), '[]') FROM pulse_beat b WHERE token = ${quoted(token)}`, (error, text) => {
+    if (error) return void json(response, 500, { error: error.message });
+    const found = JSON.parse(text);
+    json(response, 200, { count: found.length, beats: found });
+  });
+}
+
+// Tells whether a request was meant for this.
+function serve(request, response, url) {
+  if (url.pathname === '/ops/ready') ready(response);
+  else if (url.pathname === '/ops/pulses' && request.method === 'POST') submit(response);
+  else if (url.pathname === '/ops/pulses') beats(response, url.searchParams.get('token'));
+  else return false;
+  return true;
+}
+
+function start(mode) {
+  sql(TABLES);
+  if (mode !== 'worker') return;
+  const work = (source, token) => `INSERT INTO pulse_beat (token, source, worker_mode) SELECT ${token}, '${source}', 'worker'`;
+  ask(work('job', 'NULL'), () => {});
+  setInterval(() => ask(`WITH taken AS (DELETE FROM pulse_request RETURNING token) ${work('queue', 'token')} FROM taken`, () => {}), 500);
+}
+
+module.exports = { serve, start };
