@@ -97,7 +97,7 @@ class ActionModule(ActionBase):
                     changed = changed or needed
                 if needed and not self._task.check_mode:
                     plan["outcome"] = self._step(name, args["step"], plan, sources.get(name), documents.get(name))
-            result.update(changed=changed, apps=plans)
+            result.update(changed=changed, apps=plans, **{key: answer[key] for key in ("status",) if key in answer})
         except StepFailed as failure:
             result.update({**failure.result, "failed": True})
         except AnchorageError as error:

@@ -49,7 +49,8 @@ def deploy_results(variables: t.Any) -> Data:
 
     A host that was not reached has none of them.
     """
-    status, preview = variables.get("anchorage_status") or {}, variables.get("release_preview") or {}
+    asked, preview = variables.get("anchorage_status") or {}, variables.get("release_preview") or {}
+    status = asked if "status" in asked else variables.get("release_staged") or {}
     steps = [variables[name] for name in REGISTERS if variables.get(name)]
     return {"preview": preview.get("apps") or {}, "status": status.get("status") or [], "steps": steps}
 

@@ -115,6 +115,12 @@ apps:
   type: dict
   returned: success
   sample: {"shop": {"release": "0c2d6a7f9b1e", "steps": [], "live": "0c2d6a7f9b1e", "slot": "blue"}}
+status:
+  description: What C(anchorage status --json) says of the apps, when nothing is to be done for any of them, not even to be tidied up.
+  type: list
+  elements: dict
+  returned: when known
+  sample: [{"app": "shop", "live": "0c2d6a7f9b1e", "slot": "blue", "running": true}]
 error:
   description: What broke, what is live now, what to run next.
   type: dict
@@ -127,7 +133,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, release_plan, rollback
+from ansible_collections.anchorage.vps.plugins.module_utils import engine, preview, pruning, release_plan, rollback
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS
@@ -152,7 +158,17 @@ def _plan(module: AnsibleModule) -> dict[str, t.Any]:
             found[name] = preview.preview(app, found[name], json.loads(module.params["migrations"] or "{}").get(name))
         elif name in given and not found[name]["steps"] and not module.check_mode:
             changed = engine.keep_document_unless_busy(app) or changed
-    return {"changed": changed, "apps": found}
+    answer = {"changed": changed, "apps": found}
+    if given and not module.check_mode and not any(plan["steps"] for plan in found.values()):
+        answer.update(_at_rest(module))
+    return answer
+
+
+def _at_rest(module: AnsibleModule) -> dict[str, t.Any]:
+    """Return the state of apps of which nothing is to be done, not even to be tidied up, so that nobody has to come back and ask."""
+    world, given = World(), _given(module)
+    apps = [App(name, world, given.get(name)) for name in module.params["apps"]]
+    return {} if any(pruning.sweep(app, check=True) for app in apps) else {"status": [engine.status(app) for app in apps]}
 
 
 def _start(module: AnsibleModule) -> dict[str, t.Any]:

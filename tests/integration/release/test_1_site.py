@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-EXECUTIONS = 16
+EXECUTIONS = 15
 TRANSACTIONS = 2
 
 

@@ -96,5 +96,8 @@ def test_in_check_mode_nothing_is_printed(run, tmp_path):
 def test_what_a_run_did_is_found_among_a_hosts_variables():
     found = deploy_results({"anchorage_status": {"status": [STATUS]}, "release_staged": STEPS[0], "release_activated": STEPS[2], "other": 1})
     assert found == {"preview": {}, "status": [STATUS], "steps": [STEPS[0], STEPS[2]]}
+    at_rest = {**STEPS[0], "status": [STATUS]}
+    assert deploy_results({"anchorage_status": {"skipped": True}, "release_staged": at_rest})["status"] == [STATUS]
+    assert deploy_results({"anchorage_status": {"status": []}, "release_staged": at_rest})["status"] == []
     assert deploy_results({}) == {"preview": {}, "status": [], "steps": []}
     assert deploy_results({"release_preview": {"apps": {"shop": PREVIEW}}})["preview"] == {"shop": PREVIEW}
