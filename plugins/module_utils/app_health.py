@@ -9,14 +9,15 @@ by side within one deadline; one that breaks is a red verdict of its own and tak
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import typing as t
 
-from . import engine, host_probe, pm2, postgresql_probe, redis_probe, tls_probe
+from . import engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe
 from .app import App
 from .errors import AnchorageError
-from .health import FAIL, OK, WARN, Verdict, Watch, judge, verdict
+from .health import FAIL, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
 from .http_probe import Expectation, Identity, Target
 from .http_probe import check as ask_http
 from .release_plan import Instance, instances, listen_address
@@ -26,6 +27,10 @@ Data = dict[str, t.Any]
 
 GREEN, AMBER, RED = "green", "amber", "red"
 GRADES = {OK: GREEN, WARN: AMBER, FAIL: RED}
+
+#: What is asked always, and what only when somebody wants it: these send requests that no visitor sends, or read many files.
+KINDS = ("release", "database", "redis", "processes", "answer", "worker", "site", "tls", "host")
+ON_REQUEST = ("negative", "golive", "drift")
 
 #: Where provisioning leaves what is healthy for this host.
 SETTINGS = "/etc/anchorage/health.json"
@@ -78,7 +83,31 @@ def _parts_of_app(app: App) -> list[Part]:
     if live and document.get("domains") and document.get("proxy_address"):
         site = {"name": app.name, "domains": document["domains"], "tls_mode": document["tls"]["mode"], **_public_health(document)}
         found += _site_parts(site, document["proxy_address"], app.world)
+    if live:
+        found.append(Part(f"{app.name} refusals", "negative", lambda seconds: _refusals(app, document, seconds)))
+        found += [_box(app.name, box) for box in golive.boxes_of_app(app, document, live)]
     return found
+
+
+def _settled(subject: str, checks: t.Sequence[Check], good: str) -> Verdict:
+    """Return the verdict of checks that were made once."""
+    healthy = int(all(check.healthy for check in checks))
+    return verdict(subject, Watch(tuple(checks), 1, healthy, healthy, 1, 0.0), good=good)
+
+
+def _refusals(app: App, document: Data, seconds: float) -> Verdict:
+    checks = refusals.ask(app, document, seconds=seconds)
+    return _settled(f"{app.name} refusals", checks, good=joined((check.name for check in checks), ", "))
+
+
+def _files(world: World) -> Verdict:
+    check = host_manifest.judge_files(world)
+    return _settled("host files", [check], good=f"{check.evidence['known']} as provisioning left them")
+
+
+def _box(owner: str, box: golive.Box) -> Part:
+    name = f"{owner}: {box.name}"
+    return Part(name, "golive", lambda seconds: _settled(name, [box.ask(seconds)], good="seen"))
 
 
 def _path(process: Data) -> str | None:
@@ -113,10 +142,8 @@ def judge_release(app: App) -> Verdict:
     told = f"the last step ({step.get('step')} of {step.get('release')}) failed, what was live before it is live" if failed else ""
     facts = {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at")}
     checks.append(judge("last_step", not failed, evidence=facts, cause=told, advice=f"anchorage logs {app.name}", severity=WARN))
-    healthy = all(item.healthy for item in checks)
-    watch = Watch(tuple(checks), 1, int(healthy), int(healthy), 1, 0.0)
     good = f"release {state['live']} is live in slot {state['slot']}" + (f", {step['step']} of {step['release']} runs" if working else "")
-    return verdict(app.name, watch, good=good, extra={"release": state["live"]})
+    return dataclasses.replace(_settled(app.name, checks, good), extra={"release": state["live"]})
 
 
 def _ask_database(app: App, document: Data, seconds: float) -> Verdict:
@@ -237,10 +264,12 @@ def parts(
     sites: t.Sequence[Data] | None = None,
     host: bool = True,
     controller_time: float | None = None,
+    kinds: t.Collection[str] = KINDS,
 ) -> list[Part]:
     """Return all questions of this host.
 
     :arg names: the apps to ask about. One that is not here is a red verdict.
+    :arg kinds: what kinds of questions are asked. What cannot be read is told in any case.
     :arg sites: what this host is proxy of although the app is elsewhere; without it what provisioning left.
     """
     found: list[Part] = []
@@ -248,7 +277,7 @@ def parts(
 
     def add(name: str, kind: str, build: t.Callable[[], list[Part]]) -> None:
         try:
-            found.extend(build())
+            found.extend(part for part in build() if part.kind in kinds)
         except Exception as error:  # a damaged document is a red line, and the others are asked
             found.append(Part(name, kind, _raising(error), name if kind == "release" else ""))
 
@@ -269,6 +298,8 @@ def parts(
         add(f"{site.get('name')} (public)", "site", of_site(site))
     if host:
         add("host", "host", lambda: [host_part(told.get("host") or {}, controller_time=controller_time)])
+        add("host files", "drift", lambda: [Part("host files", "drift", lambda _seconds: _files(world))])
+        add("host", "golive", lambda: [_box("host", box) for box in golive.boxes_of_host(world, told)])
     return found
 
 

@@ -43,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     health = commands.add_parser("health", help="everything that must be well: database, Redis, processes, answers, site, certificate, host")
     health.add_argument("app", nargs="?", help="all of this host where none is named")
     health.add_argument("--json", action="store_true")
+    health.add_argument(
+        "--kinds",
+        type=_kinds,
+        default=app_health.KINDS,
+        metavar="KIND,...",
+        help="what is asked; without it %(default)s, on request also negative (what must be refused), golive (a checklist) and drift (files changed by hand)",
+    )
     health.add_argument("--watch", action="store_true", help="look again and again, until it is interrupted")
     health.add_argument("--notify", action="store_true", help="remember the verdict, and tell whoever is to know when it has changed for good")
     health.add_argument("--interval", type=float, default=5, metavar="SECONDS", help="pause between two looks of --watch (%(default)s)")
@@ -130,6 +137,16 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if all(app["running"] for app in found) else 1
 
 
+def _kinds(text: str) -> list[str]:
+    """Return the kinds of questions that a list names."""
+    known = (*app_health.KINDS, *app_health.ON_REQUEST)
+    kinds = [part.strip() for part in text.split(",")]
+    for kind in kinds:
+        if kind not in known:
+            raise argparse.ArgumentTypeError(f"there is no kind {kind!r}; there are {', '.join(known)}")
+    return kinds
+
+
 def _health(options: argparse.Namespace) -> int:
     """Ask everything at once; what is not green is told with its cause and where to look next. Returns 1 where anything is red."""
     world = World()
@@ -143,7 +160,7 @@ def _health(options: argparse.Namespace) -> int:
 
 def _health_looks(options: argparse.Namespace, world: World) -> int:
     while True:
-        found = app_health.look([options.app] if options.app else None, world, deadline_seconds=options.deadline)
+        found = app_health.look([options.app] if options.app else None, world, deadline_seconds=options.deadline, kinds=options.kinds)
         if options.json:
             say(json.dumps(found, sort_keys=True) if options.watch else json.dumps(found, indent=1, sort_keys=True))
         else:

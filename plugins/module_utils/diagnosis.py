@@ -46,6 +46,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("site", ""),
     ("tls", ""),
     ("worker", ""),
+    ("drift", ""),
     ("host", "units"),
     ("host", "ports"),
     ("host", "backup"),
@@ -106,6 +107,7 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         cause, name = check.get("cause") or "", check["name"]
         by_kind = {
             "host": _mend_host,
+            "drift": _mend_drift,
             "database": _mend_database,
             "redis": _mend_redis,
             "release": _mend_release,
@@ -118,6 +120,10 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         return by_kind[part["kind"]](app, part, name, cause, check.get("evidence") or {})
 
     return remedy
+
+
+def _mend_drift(_app: App | None, _part: Data, _name: str, _cause: str, _evidence: Data) -> str:
+    return "provision.yml --check --diff, on the controller, shows it; without --check it is put back"
 
 
 def _mend_host(_app: App | None, _part: Data, name: str, cause: str, evidence: Data) -> str:
@@ -185,6 +191,11 @@ def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidenc
         return f"ss -ltnp 'sport = :{stranger.group(1)}'; end that process (pid {stranger.group(2).strip()}), then systemctl restart pm2-{user}"
     if name == "boot_unit" and ("disabled" in cause or "not enabled" in cause):
         return f"systemctl enable --now pm2-{user}"
+    if name == "boot_unit" and "runs as" in cause:
+        return f"systemctl cat pm2-{user}: who changed it; provision.yml, on the controller, puts it back"
+    crashes = re.match(r"(\S+) is (?:errored|launching|waiting restart) after [1-9]\d* restarts", cause) if app else None
+    if crashes and app:
+        return f"tail -50 /var/log/pm2/{user}/{crashes.group(1)}.log says why it ends; then anchorage rollback {app.name}, or systemctl restart pm2-{user}"
     return f"systemctl restart pm2-{user}"
 
 
@@ -341,7 +352,7 @@ def diagnose(names: t.Iterable[str] | None, world: World, *, deadline_seconds: f
             apps[name] = App(name, world)
         except (AnchorageError, ValueError):  # its own line says what is damaged
             continue
-    look = app_health.look(wanted, world, deadline_seconds=deadline_seconds, **more)
+    look = app_health.look(wanted, world, deadline_seconds=deadline_seconds, kinds=(*app_health.KINDS, "drift"), **more)
     found = findings(look["parts"], remedy_of(apps))
     told = {
         "grade": look["grade"],

@@ -18,6 +18,7 @@ import signal
 import stat
 import typing as t
 
+from . import host_manifest as manifest
 from . import host_state_confirm as confirmation
 from . import host_state_dpkg as dpkg
 from . import host_state_repository as repositories
@@ -59,6 +60,7 @@ class Engine:
         self.fetch = fetch
         self.records = records
         self.root = root
+        self.manifest = root + manifest.FILES
         self.notes: list[str] = []
 
     # What is wanted, as entries of the tree
@@ -148,13 +150,16 @@ class Engine:
             "users": self._users(document),
         }
         contents: dict[str, bytes] = {}
-        answer["repositories"] = self._changes(self._repository_entries(document, contents, fetch=False), texts, contents)
+        sources = self._repository_entries(document, contents, fetch=False)
+        answer["repositories"] = self._changes(sources, texts, contents)
         entries = self.entries(document, contents)
         answer["tree"] = self._changes(entries, texts, contents)
         answer["strays"] = self.tree.strays(entries)
         answer["units"] = self._units(document, [change["path"] for change in answer["tree"]] if check else [])
         if not check:
             self._remember(document, answer["units"], {})
+            off = {change["path"] for change in (*answer["tree"], *answer["repositories"])}
+            manifest.remember(self.world, [entry for entry in (*sources, *entries) if entry["path"] not in off], path=self.manifest)
         answer["validators"] = [entry["name"] for entry in self._validators(document, [change["path"] for change in answer["tree"]])]
         if document["confirm"] is not None:
             answer["confirm"] = confirmation.state(document["confirm"]["name"], self.world)
@@ -471,6 +476,7 @@ class Engine:
         entries = self._repository_entries(document, contents, fetch=True)
         changes = self._changes(entries, False, contents)
         self._install([entry for entry in entries if entry["path"] in {change["path"] for change in changes}], contents, [])
+        manifest.remember(self.world, entries, path=self.manifest)
         return {"changes": changes}
 
     def _validators(self, document: Document, paths: t.Sequence[str]) -> list[dict[str, t.Any]]:
@@ -505,6 +511,7 @@ class Engine:
             if risky:
                 confirmation.disarm(confirm["name"], self.world)
             raise
+        manifest.remember(self.world, entries, path=self.manifest)
         reloaded = any(path.startswith(_UNIT_DIRECTORIES) for path in paths) or self._units(document, [])["daemon_reload"]
         if reloaded:
             done = self.world.run(["systemctl", "daemon-reload"], timeout=120)

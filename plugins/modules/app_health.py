@@ -61,6 +61,21 @@ options:
     description: Whether to ask about the host itself too.
     type: bool
     default: true
+  kinds:
+    description:
+      - Which kinds of questions are asked. V(release) is what the journal says, V(answer) a public process at its own port, V(worker) another one,
+        V(site) and V(tls) what visitors see. What cannot be read at all is told in any case.
+      - V(negative) asks what must be refused, as in C(verify.yml --tags negative). A foreign origin gets no permission and the app's own one does, plain
+        http leads to https and sets no cookie, an unsigned C(POST) to each webhook of the contract reaches the app and is refused by it, and nothing leads
+        from outside to a process that is not public. It sends requests that no visitor sends, none of which signs in.
+      - V(golive) ticks the boxes of a checklist for going live. For an app https, security headers, versions told, rate limit, origins, test keys,
+        secrets in the code of the release, and who may read files with secrets. For the host security updates, SSH, firewall, a backup that is watched,
+        somebody who is told, and services that come back after a boot.
+      - V(drift) holds the files that M(anchorage.vps.host_state) manages on this host against what it left.
+    type: list
+    elements: str
+    choices: [release, database, redis, processes, answer, worker, site, tls, host, negative, golive, drift]
+    default: [release, database, redis, processes, answer, worker, site, tls, host]
   controller_time:
     description: The time of the controller in seconds since the epoch, to be held against this host's. Without it the two are not compared.
     type: float
@@ -100,6 +115,11 @@ EXAMPLES = r"""
     apps: [shop]
     host: false
     deadline_seconds: 60
+  become: true
+
+- name: What must be refused is refused
+  anchorage.vps.app_health:
+    kinds: [negative]
   become: true
 
 - name: Look, and decide later
@@ -208,6 +228,7 @@ SPEC = {
         },
     },
     "host": {"type": "bool", "default": True},
+    "kinds": {"type": "list", "elements": "str", "choices": [*app_health.KINDS, *app_health.ON_REQUEST], "default": [*app_health.KINDS]},
     "controller_time": {"type": "float"},
     "deadline_seconds": {"type": "float", "default": 30},
     "fail": {"type": "bool", "default": True},
@@ -227,7 +248,7 @@ def main() -> None:
     try:
         if given["deadline_seconds"] <= 0:
             raise AnchorageError(f"deadline_seconds must be more than 0, not {given['deadline_seconds']}.")
-        asked = {key: given[key] for key in ("sites", "host", "controller_time")}
+        asked = {key: given[key] for key in ("sites", "host", "controller_time", "kinds")}
         found = app_health.look(given["apps"], World(), deadline_seconds=given["deadline_seconds"], **asked)
     except AnchorageError as error:
         module.fail_json(msg=error.text(), healthy=False, grade="red", parts=[], checks=[], summary=error.message)

@@ -98,6 +98,27 @@ FAULTS = {
         "port:alpha-server-{slot}",
         "ss -ltnp 'sport = :{port}'",
     ),
+    "the server crashes again and again": Fault(
+        f"mv {{app}}/server.js {{app}}/server.away; {PM2} restart alpha-server-{{slot}}; sleep 15",
+        f"mv {{app}}/server.away {{app}}/server.js; {PM2} restart alpha-server-{{slot}}",
+        "alpha processes",
+        "process:alpha-server-{slot}",
+        "tail -50 /var/log/pm2/alpha/alpha-server-{slot}.log",
+    ),
+    "the boot unit is another user's": Fault(
+        "mkdir -p {drop}; printf '[Service]\\nUser=root\\n' > {drop}/verify.conf; systemctl daemon-reload",
+        "rm -r {drop}/verify.conf; systemctl daemon-reload",
+        "alpha processes",
+        "boot_unit",
+        "systemctl cat pm2-alpha",
+    ),
+    "somebody edited a file": Fault(
+        "cp -p /etc/nginx/nginx.conf /root/nginx.conf; echo '# by hand' >> /etc/nginx/nginx.conf",
+        "cp -p /root/nginx.conf /etc/nginx/nginx.conf",
+        "host files",
+        "files",
+        "provision.yml --check --diff",
+    ),
     "nginx is stopped": Fault("systemctl stop nginx", "systemctl start nginx", "alpha (public)", "answer", "nginx -t && systemctl restart nginx"),
     "the proxy uses the other slot": Fault(
         "cd /var/lib/anchorage/slots/alpha; if [ -e green ]; then rm green; else touch green; fi",
@@ -150,8 +171,16 @@ def test_the_diagnosis_names_the_fault_first(shop, fault):
     slot = host.state()["slot"]
     port = json.loads(host.shell("cat /etc/anchorage/apps/alpha.json"))["processes"][0]["slots"][slot][0]
 
+    places = {
+        "slot": slot,
+        "port": str(port),
+        "password": secrets["database_password"],
+        "app": f"/srv/alpha/releases/{host.state()['live']}/app",
+        "drop": "/etc/systemd/system/pm2-alpha.service.d",
+    }
+
     def filled(text):
-        for key, value in (("slot", slot), ("port", str(port)), ("password", secrets["database_password"])):
+        for key, value in places.items():
             text = text.replace(f"{{{key}}}", value)
         return text
 

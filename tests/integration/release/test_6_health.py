@@ -12,6 +12,7 @@ import pytest
 
 from .conftest import until
 
+HEADERS = "/etc/nginx/anchorage/headers.conf"
 PM2 = "runuser -u alpha -- env PM2_HOME=/var/lib/pm2/alpha pm2"
 
 
@@ -102,3 +103,95 @@ def test_verify_says_it_in_a_table_and_leaves_it_as_json_and_as_a_page(shop, wel
     values = [value for value in json.loads(secrets).values() if isinstance(value, str) and len(value) > 12]
     written = "".join(path.read_text() for path in tmp_path.iterdir()) + bad.output + good.output
     assert values and not [value for value in values if value in written]
+
+
+# ---- on request: what must be refused, the checklist, what was edited by hand
+
+#: What a host of this test has not: https, a limit of requests, a backup, and somebody who is told.
+NOT_TICKED = {"alpha: https only", "alpha: rate limit", "host: backup", "host: monitoring"}
+
+
+def asked(host, *kinds):
+    """Return what is asked on request only, of the host and of alpha, by name."""
+    found = json.loads(host.shell(f"anchorage health --json --deadline 20 --kinds {','.join(kinds)}", check=False))
+    return {part["name"]: part for part in found["parts"] if part["app"] in ("", "alpha") and not part["name"].startswith("beta")}
+
+
+def not_green(parts):
+    return {name: part["grade"] for name, part in parts.items() if part["grade"] != "green"}
+
+
+def test_the_checklist_is_ticked_but_for_what_is_not_there(well):
+    parts = asked(well, "golive", "negative", "drift")
+    assert {name for name, part in parts.items() if part["grade"] == "red"} == NOT_TICKED, not_green(parts)
+    assert {"alpha refusals", "host files", "host: ssh", "host: firewall", "host: boot", "alpha: no secrets in code"} <= {*parts}
+    assert {name for name, grade in not_green(parts).items() if grade == "amber"} == set(), not_green(parts)
+    seen = {check["name"] for check in parts["alpha refusals"]["checks"]}
+    assert seen >= {"origins:/", "worker_route"} and parts["host files"]["checks"][0]["evidence"]["known"] > 20
+
+
+@pytest.mark.parametrize(
+    ("do", "undo", "name", "words"),
+    [
+        (
+            "printf 'server { listen 127.0.0.1:9999; location / { proxy_pass http://127.0.0.1:{worker}; } }' > /etc/nginx/anchorage/sites/leak.conf",
+            "rm /etc/nginx/anchorage/sites/leak.conf",
+            "alpha refusals",
+            "/etc/nginx/anchorage/sites/leak.conf leads to port {worker} of alpha-worker-{slot}",
+        ),
+        (
+            f"cp {HEADERS} /run/headers; echo 'add_header Access-Control-Allow-Origin \"*\" always;' >> {HEADERS}; nginx -s reload; sleep 1",
+            f"cp /run/headers {HEADERS}; nginx -s reload; sleep 1",
+            "alpha refusals",
+            "GET / lets any origin in (Access-Control-Allow-Origin: *)",
+        ),
+        (
+            'python3 -c \'import json; print(json.load(open("/etc/anchorage/secrets/alpha.json"))["JWT_SECRET"])\' > {release}/app/leak.js',
+            "rm {release}/app/leak.js",
+            "alpha: no secrets in code",
+            "a secret of the app stands in leak.js",
+        ),
+        ("chmod 644 /etc/anchorage/secrets/alpha.json", "chmod 600 /etc/anchorage/secrets/alpha.json", "alpha: secrets are private", "with mode 0644"),
+        (
+            "sed -i.before 's/^PasswordAuthentication no/PasswordAuthentication yes/' /etc/ssh/sshd_config.d/00-anchorage.conf",
+            "cd /etc/ssh/sshd_config.d && mv 00-anchorage.conf.before 00-anchorage.conf",
+            "host: ssh",
+            "passwordauthentication is yes",
+        ),
+        ("systemctl stop nftables", "systemctl start nftables", "host: firewall", "no chain drops what comes in unasked"),
+        ("systemctl stop apt-daily-upgrade.timer", "systemctl start apt-daily-upgrade.timer", "host: updates", "apt-daily-upgrade.timer is inactive"),
+        ("systemctl disable --quiet nginx", "systemctl enable --quiet nginx", "host: boot", "nginx.service would not come back after a boot"),
+        (
+            "cp -p /etc/nginx/nginx.conf /run/nginx.conf; echo '# by hand' >> /etc/nginx/nginx.conf",
+            "cp -p /run/nginx.conf /etc/nginx/nginx.conf",
+            "host files",
+            "changed since provisioning: /etc/nginx/nginx.conf has other content",
+        ),
+    ],
+    ids=["worker", "origin", "secret", "private", "ssh", "firewall", "updates", "boot", "drift"],
+)
+def test_what_is_asked_on_request_finds_its_own_fault(well, do, undo, name, words):
+    state = well.state()
+    document = json.loads(well.shell(f"cat /srv/alpha/releases/{state['live']}/document.json"))
+    worker = next(process for process in document["processes"] if process["name"] == "worker")
+    places = {"{slot}": state["slot"], "{release}": f"/srv/alpha/releases/{state['live']}", "{worker}": str(worker["slots"][state["slot"]][0])}
+
+    def filled(text):
+        for key, value in places.items():
+            text = text.replace(key, value)
+        return text
+
+    with broken(well, filled(do), filled(undo)):
+        parts = asked(well, "golive", "negative", "drift")
+    wrong = not_green(parts)
+    assert {part for part in wrong if part != "host files"} - {name} == NOT_TICKED, wrong
+    assert name in wrong and filled(words) in parts[name]["message"]
+
+
+def test_verify_asks_by_tags(shop, well):
+    told = shop.apps.run("verify", "--tags", "negative,drift")
+    lines = [line for line in told.output.splitlines() if line.strip().startswith("vps ")]
+    assert any("alpha refusals" in line for line in lines) and any("host files" in line for line in lines)
+    assert not any("database" in line for line in lines)
+    bad = shop.apps.run("verify", "--tags", "golive", rc=2)
+    assert "host: backup" in bad.output and "alpha: https only" in bad.output and "alpha database" in bad.output and told.changed == bad.changed == 0

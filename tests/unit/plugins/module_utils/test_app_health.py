@@ -58,8 +58,8 @@ def asked(monkeypatch):
     return seen
 
 
-def names(found):
-    return [(part.name, part.kind) for part in found]
+def names(found, kinds=app_health.KINDS):
+    return [(part.name, part.kind) for part in found if part.kind in kinds]
 
 
 def test_the_document_and_the_journal_say_what_is_asked(shop):
@@ -76,6 +76,56 @@ def test_the_document_and_the_journal_say_what_is_asked(shop):
         ("shop (public)", "site"),
         ("shop certificate", "tls"),
     ]
+
+
+def test_what_is_asked_on_request_only(shop, monkeypatch):
+    app, world = shop()
+    monkeypatch.setattr(app_health, "App", lambda name, world: app)
+    assert "negative" not in {item.kind for item in parts(["shop"], world)} and "golive" not in {item.kind for item in parts(["shop"], world)}
+    found = parts(["shop"], world, kinds=app_health.ON_REQUEST)
+    assert [name for name, _kind in names(found, app_health.ON_REQUEST)] == [
+        "shop refusals",
+        *(f"shop: {box}" for box in ("https only", "security headers", "no versions told", "rate limit", "real keys", "no secrets in code")),
+        "shop: secrets are private",
+        "host files",
+        *(f"host: {box}" for box in ("updates", "ssh", "firewall", "backup", "monitoring", "boot")),
+    ]
+    assert len(found) == 15 and names(parts(["shop"], world, kinds=["tls"])) == [("shop certificate", "tls")]
+    assert names(parts(["shop"], world, kinds=["negative"], host=False), app_health.ON_REQUEST) == [("shop refusals", "negative")]
+
+
+def test_what_cannot_be_read_is_told_whatever_is_asked(shop, monkeypatch):
+    _app, world = shop()
+    monkeypatch.setattr(app_health, "App", App)
+    world.files[app_health.SETTINGS] = "{"
+    assert names(parts(["blog"], world, kinds=["tls"], host=False)) == [("settings", "host"), ("blog", "release")]
+
+
+def test_an_app_that_is_not_live_has_nothing_to_refuse(shop):
+    app, _world = shop(live=False)
+    assert names(parts_of_app(app), app_health.ON_REQUEST) == []
+
+
+def test_a_box_and_refusals_are_verdicts_like_all_others(shop, monkeypatch):
+    app, _world = shop()
+    monkeypatch.setattr(app_health.refusals, "ask", lambda app, document, *, seconds: [Check("plain_http"), Check("origins:/", FAIL, {}, "all may in", "CORS")])
+    found = {item.name: item for item in parts_of_app(app)}
+    refused = found["shop refusals"].ask(5)
+    assert not refused.healthy and "shop refusals is not healthy: all may in" in refused.message and "Look next at: CORS" in refused.message
+    box = found["shop: real keys"].ask(5)
+    assert box.healthy and [check.name for check in box.checks] == ["test_keys"]
+
+
+def test_the_command_asks_what_it_is_told_to(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        app_health, "look", lambda names, world, **more: seen.append(more["kinds"]) or {"healthy": True, "parts": [], "grade": "green", "seconds": 0}
+    )
+    assert command.main(["health", "shop", "--kinds", "golive, negative"]) == 0 and command.main(["health"]) == 0
+    assert seen == [["golive", "negative"], app_health.KINDS]
+    with pytest.raises(SystemExit):
+        command.main(["health", "--kinds", "tls,luck"])
+    assert "there is no kind 'luck'; there are release, database" in capsys.readouterr().err
 
 
 def test_an_app_without_services_site_and_release(shop):

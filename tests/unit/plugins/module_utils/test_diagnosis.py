@@ -100,7 +100,7 @@ def test_everything_that_is_not_well_is_told_and_nothing_that_is():
 
 
 def test_every_kind_of_question_has_its_place():
-    kinds = {"release", "database", "redis", "processes", "answer", "worker", "site", "tls", "host"}
+    kinds = {*app_health.KINDS, "drift"}
     assert {kind for kind, _begins in CAUSES} == kinds
     assert all(rank(kind, "anything") < len(CAUSES) for kind in kinds)
 
@@ -126,6 +126,10 @@ def test_every_kind_of_question_has_its_place():
         (NO_PM2, f"systemctl restart pm2-{ME.pw_name}"),
         (part("processes", "shop processes", ("boot_unit", "the unit is disabled")), f"systemctl enable --now pm2-{ME.pw_name}"),
         (part("processes", "shop processes", ("port:s", "port 9000 of s belongs to pid 17, which is another process")), "sport = :9000"),
+        (part("processes", "shop processes", ("boot_unit", "the unit pm2-shop.service runs as root, not as shop")), f"systemctl cat pm2-{ME.pw_name}"),
+        (part("processes", "shop processes", ("process:s", "shop-server-blue is errored after 16 restarts")), "/shop-server-blue.log says why it ends"),
+        (part("processes", "shop processes", ("process:s", "shop-server-blue is stopped after 2 restarts")), f"systemctl restart pm2-{ME.pw_name}"),
+        (part("drift", "host files", ("files", "changed since provisioning: /etc/x is gone", "warn"), grade="amber"), "provision.yml --check --diff"),
         (NO_ANSWER, f"tail -50 /var/log/pm2/{ME.pw_name}/shop-server-blue.log"),
         (NO_SITE, "nginx -t && systemctl reload nginx"),
         (NO_NGINX, "nginx -t && systemctl restart nginx"),

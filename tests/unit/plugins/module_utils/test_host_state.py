@@ -7,6 +7,7 @@ import base64
 import grp
 import hashlib
 import io
+import json
 import os
 import pwd
 
@@ -364,3 +365,31 @@ def test_locked_lists_are_waited_for(tmp_path):
     host, found = apt(tmp_path, *[locked] * 9)
     found.packages(["nginx"], [], refresh=True)
     assert host.asked == ["update"] * 10 + ["install nginx"]
+
+
+def kept(root):
+    path = root / "var/lib/anchorage/files.json"
+    return {name: entry["sha256"] for name, entry in json.loads(path.read_text()).items()} if path.exists() else None
+
+
+def test_what_was_installed_is_kept_for_a_diagnosis(host, tmp_path):
+    wanted = [("/etc/shop/a", "two")]
+    digest = hashlib.sha256(b"two").hexdigest()
+    engine(host, tmp_path).read(document(wanted), check=True)
+    assert kept(tmp_path) is None, "a check remembers nothing"
+    engine(host, tmp_path).read(document(wanted))
+    assert kept(tmp_path) in (None, {}), "what is off is not what provisioning left"
+    engine(host, tmp_path).apply(document(wanted), contents(*wanted), check=True)
+    assert kept(tmp_path) in (None, {})
+    engine(host, tmp_path).apply(document(wanted), contents(*wanted))
+    assert kept(tmp_path) == {"/etc/shop/a": digest}
+    (tmp_path / "etc/shop/a").write_text("by hand")
+    engine(host, tmp_path).read(document(wanted))
+    assert kept(tmp_path) == {"/etc/shop/a": digest}, "an edit is not what provisioning left"
+    engine(host, tmp_path).apply(document([], absent=["/etc/shop/a"]), {})
+    assert kept(tmp_path) == {}
+
+
+def test_a_file_that_was_right_already_is_kept_too(host, tmp_path):
+    engine(host, tmp_path).read(document([("/etc/shop/a", "one")]))
+    assert kept(tmp_path) == {"/etc/shop/a": hashlib.sha256(b"one").hexdigest()}

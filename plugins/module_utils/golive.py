@@ -1,0 +1,262 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The boxes of a checklist for going live that a program can tick, each by what it sees on the host and none by what was configured somewhere.
+
+Not among them is what only people know: whether input is validated, who may enter, what the law wants, and whether a restore was rehearsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import typing as t
+
+from .app import App
+from .health import FAIL, WARN, Check, judge
+from .layout import DOCUMENTS, SECRETS
+from .masking import secrets_of
+from .refusals import LOOPBACK, ORIGINS, Asker, Site, configuration, environment_of, judge_plain_http, judged, origins_of, site_of
+from .world import World
+
+Data = dict[str, t.Any]
+
+#: What is shorter may stand in code by chance.
+LONG_SECRET = 8
+
+SERVICES = ("nginx.service", "postgresql@*.service", "redis-server@*.service", "pm2-*.service", "anchorage-recover.service")
+
+#: Keys of Stripe's test mode, https://docs.stripe.com/keys
+TEST_KEY = re.compile(r"(?:sk|pk|rk)_test_")
+
+
+class Box(t.NamedTuple):
+    """One box: what it is called, and how it is looked at in the seconds that it has."""
+
+    name: str
+    ask: t.Callable[[float], Check]
+
+
+# ---- boxes of an app -------------------------------------------------------------------------------------------------
+
+
+def https(asker: Asker, site: Site) -> Check:
+    """Nobody is served over plain http."""
+    if not site.secure:
+        return Check("https", FAIL, {"domain": site.domain}, f"{site.domain} is served over plain http", "tls in the app's contract")
+    return judge_plain_http(asker, site)
+
+
+def headers(asker: Asker, site: Site, path: str) -> Check:
+    """The answers carry the headers that keep browsers from harm."""
+    answer = asker.fetch(site.target(path))
+    policy = answer.header("Content-Security-Policy") or ""
+    missing = []
+    if site.secure and "max-age=" not in (answer.header("Strict-Transport-Security") or ""):
+        missing.append("Strict-Transport-Security")
+    if (answer.header("X-Content-Type-Options") or "").lower() != "nosniff":
+        missing.append("X-Content-Type-Options: nosniff")
+    if not answer.header("X-Frame-Options") and "frame-ancestors" not in policy:
+        missing.append("X-Frame-Options")
+    if not answer.header("Referrer-Policy"):
+        missing.append("Referrer-Policy")
+    evidence = {"status": answer.status, "path": path, "missing": missing}
+    return judge("headers", not missing, evidence=evidence, cause=f"{site.domain}{path} is sent without {', '.join(missing)}", advice="nginx_headers")
+
+
+def versions(asker: Asker, site: Site, path: str) -> Check:
+    """Nobody is told which versions run."""
+    answer = asker.fetch(site.target(path))
+    told = {key: answer.header(key) for key in ("Server", "X-Powered-By") if answer.header(key)}
+    loud = [f"{key}: {value}" for key, value in told.items() if key == "X-Powered-By" or re.search(r"\d", value or "")]
+    return judge("versions", not loud, evidence=told, cause=f"answers tell {', '.join(loud)}", advice="server_tokens, proxy_hide_header", severity=WARN)
+
+
+def rate_limit(world: World, document: Data, site_file: str) -> Check:
+    """Somebody who tries passwords is slowed down."""
+    if document.get("proxy_address") == LOOPBACK:
+        text = dict(configuration(world, os.path.dirname(site_file), 0)).get(site_file, "")
+        limited = re.search(r"(?m)^\s*limit_req\s", text) is not None
+    else:  # the proxy is elsewhere; what it was given is known
+        limited = bool(document.get("rate_limit"))
+    evidence = {"site": site_file, "wanted": document.get("rate_limit")}
+    return judge("rate_limit", limited, evidence=evidence, cause="requests to this site are not limited", advice="rate_limit in the app's contract")
+
+
+def origins(document: Data) -> Check:
+    """The settings for foreign origins name neither everybody nor somebody's desk."""
+    env = environment_of(document)
+    wrong = []
+    for key in ORIGINS:
+        text = str(env.get(key) or "")
+        if "*" in [part.strip() for part in text.split(",")]:
+            wrong.append(f"{key} lets every origin in")
+        wrong += [f"{key} names {origin}" for origin in origins_of(text) if re.match(r"https?://(?:localhost|127\.|\[::1\])|http://", origin)]
+    advice = "env in the app's contract: https origins of your own only"
+    return judge("origins", not wrong, evidence={"settings": [key for key in ORIGINS if env.get(key)]}, cause="; ".join(wrong), advice=advice)
+
+
+def test_keys(document: Data) -> Check:
+    """The shop takes real money."""
+    values = {**environment_of(document), **(document.get("secrets_env") or {})}
+    names = sorted(key for key, value in values.items() if TEST_KEY.match(str(value)))
+    cause = f"{', '.join(names)} hold{'s' if len(names) == 1 else ''} a key of Stripe's test mode"
+    return judge("test_keys", not names, evidence={"names": names}, cause=cause, advice="the vault", severity=WARN)
+
+
+def secrets_in_code(world: World, document: Data, directory: str, seconds: float) -> Check:
+    """No secret of the app stands in the files of its release, packages left out. The secrets are handed to grep as its input."""
+    known = {line for secret in secrets_of(document) for line in secret.splitlines() if len(line.strip()) >= LONG_SECRET}
+    if not known:
+        return Check("secrets_in_code", evidence={"secrets": 0})
+    argv = ["grep", "--recursive", "--files-with-matches", "--fixed-strings", "--exclude-dir=node_modules", "--file=-", "--", directory]
+    done = world.run(argv, input="".join(f"{line}\n" for line in sorted(known)), timeout=max(0.1, seconds), env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"})
+    advice = f"remove it from the source, and change the secret: who has the source has it too ({directory})"
+    if done.rc not in (0, 1):
+        said = done.stderr.strip()[-200:] or f"code {done.rc}"
+        return Check("secrets_in_code", FAIL, {}, f"the release could not be searched: {said}", f"ls -l {directory}")
+    files = sorted(line[len(directory) :].lstrip("/") for line in done.stdout.splitlines())
+    some = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    return judge("secrets_in_code", not files, evidence={"files": files[:20]}, cause=f"a secret of the app stands in {some}", advice=advice)
+
+
+def private_files(paths: t.Iterable[str]) -> Check:
+    """Files with secrets belong to root, and nobody else may read them."""
+    wrong, seen = [], []
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            continue
+        seen.append(path)
+        if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
+            wrong.append(f"{path} belongs to {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}")
+    return judge("private_files", not wrong, evidence={"files": seen}, cause="; ".join(wrong), advice="deploy.yml")
+
+
+def boxes_of_app(app: App, document: Data, live: str) -> list[Box]:
+    """Return the boxes of an app that is live on this host.
+
+    :arg document: of the live release.
+    """
+    world, site = app.world, site_of(document)
+    process = next((process for process in document["processes"] if process["public"]), {})
+    path = (process.get("health") or {}).get("path") or "/"
+    found = []
+    if site:
+        found += [
+            Box("https only", lambda seconds: judged("https", lambda: https(Asker(world, seconds), site))),
+            Box("security headers", lambda seconds: judged("headers", lambda: headers(Asker(world, seconds), site, path))),
+            Box("no versions told", lambda seconds: judged("versions", lambda: versions(Asker(world, seconds), site, path))),
+            Box("rate limit", lambda _seconds: rate_limit(world, document, app.layout.site)),
+        ]
+    if any(environment_of(document).get(key) for key in ORIGINS):
+        found.append(Box("origins", lambda _seconds: origins(document)))
+    private = [f"{SECRETS}/{app.name}.json", f"{DOCUMENTS}/{app.name}.json", app.layout.document(live)]
+    return [
+        *found,
+        Box("real keys", lambda _seconds: test_keys(document)),
+        Box("no secrets in code", lambda seconds: secrets_in_code(world, document, f"{app.layout.release(live)}/app", seconds)),
+        Box("secrets are private", lambda _seconds: private_files(private)),
+    ]
+
+
+# ---- boxes of the host -----------------------------------------------------------------------------------------------
+
+
+def _facts(world: World, argv: t.Sequence[str], seconds: float) -> list[dict[str, str]]:
+    """Return what systemctl show prints, one unit after the other."""
+    done = world.run(argv, timeout=max(0.1, seconds))
+    return [dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n") if block.strip()]
+
+
+def updates(world: World, seconds: float) -> Check:
+    """Security updates come by themselves."""
+    done = world.run(["apt-config", "dump", "APT::Periodic::Unattended-Upgrade"], timeout=max(0.1, seconds))
+    wanted = re.search(r'"([^"]*)"', done.stdout)
+    (timer,) = _facts(world, ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", "apt-daily-upgrade.timer"], seconds) or [{}]
+    wrong = []
+    if wanted is None or wanted[1] in ("", "0"):
+        wrong.append("APT::Periodic::Unattended-Upgrade is not on")
+    if not world.exists("/usr/bin/unattended-upgrade"):
+        wrong.append("unattended-upgrades is not installed")
+    if timer.get("ActiveState") != "active":
+        wrong.append(f"apt-daily-upgrade.timer is {timer.get('ActiveState') or 'unknown'}")
+    evidence = {"setting": wanted[1] if wanted else None, "timer": timer}
+    return judge("updates", not wrong, evidence=evidence, cause="; ".join(wrong), advice="base_upgrades_enabled, and provision.yml")
+
+
+def ssh(world: World, seconds: float) -> Check:
+    """Nobody enters with a password, and root at most with a key."""
+    done = world.run(["sshd", "-T"], timeout=max(0.1, seconds), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    if done.rc:
+        return Check("ssh", FAIL, {}, f"the settings of sshd cannot be read: {done.stderr.strip()[-200:] or f'code {done.rc}'}", "sshd -T")
+    known = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+    wanted = {
+        "passwordauthentication": ("no",),
+        "kbdinteractiveauthentication": ("no",),
+        "permitemptypasswords": ("no",),
+        "permitrootlogin": ("no", "prohibit-password", "without-password", "forced-commands-only"),
+    }
+    evidence = {key: known.get(key) for key in wanted}
+    wrong = [f"{key} is {evidence[key]}" for key, good in wanted.items() if evidence[key] not in good]
+    return judge("ssh", not wrong, evidence=evidence, cause="; ".join(wrong), advice="base_ssh_settings, and provision.yml")
+
+
+def firewall(world: World, seconds: float) -> Check:
+    """What is not allowed to come in does not come in."""
+    done = world.run(["nft", "--json", "list", "chains"], timeout=max(0.1, seconds), env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    advice = "base_firewall_enabled, and provision.yml"
+    try:
+        chains = [item["chain"] for item in json.loads(done.stdout)["nftables"] if "chain" in item]
+    except (ValueError, KeyError, TypeError):
+        return Check("firewall", FAIL, {}, f"the firewall's rules cannot be read: {done.stderr.strip()[-200:] or f'code {done.rc}'}", advice)
+    entry = [chain for chain in chains if chain.get("hook") == "input" and chain.get("policy") == "drop" and chain.get("family") in ("inet", "ip")]
+    evidence = {"chains": [f"{chain.get('family')} {chain.get('table')} {chain.get('name')}" for chain in entry]}
+    return judge("firewall", bool(entry), evidence=evidence, cause="no chain drops what comes in unasked", advice=advice)
+
+
+def backup(settings: Data) -> Check:
+    """There is a backup, whose age and result the line of the host judges."""
+    names = [item.get("name") for item in (settings.get("host") or {}).get("backups") or []]
+    return judge("backup", bool(names), evidence={"backups": names}, cause="no backup of this host is watched", advice="monitoring_backups, and provision.yml")
+
+
+def monitoring(world: World, settings: Data, seconds: float) -> Check:
+    """Somebody is told when anything breaks."""
+    (timer,) = _facts(world, ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", "anchorage-health.timer"], seconds) or [{}]
+    notify = settings.get("notify") or {}
+    ways = sorted(key for key in ("webhook_url", "command") if notify.get(key))
+    wrong = []
+    if timer.get("ActiveState") != "active":
+        wrong.append("anchorage-health.timer does not run")
+    if not ways:
+        wrong.append("nobody is told when the verdict changes")
+    evidence = {"timer": timer, "ways": ways}
+    return judge("monitoring", not wrong, evidence=evidence, cause="; ".join(wrong), advice="monitoring_webhook_url or monitoring_command, and provision.yml")
+
+
+def boot(world: World, seconds: float) -> Check:
+    """What runs now comes back after a boot."""
+    units = _facts(world, ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *SERVICES], seconds)
+    running = [unit for unit in units if unit.get("ActiveState") == "active"]
+    lost = [unit["Id"] for unit in running if unit.get("UnitFileState") not in ("enabled", "enabled-runtime", "static", "generated", "indirect")]
+    evidence = {unit["Id"]: unit.get("UnitFileState") for unit in running}
+    return judge("boot", not lost, evidence=evidence, cause=f"{', '.join(lost)} would not come back after a boot", advice="systemctl enable, and provision.yml")
+
+
+def boxes_of_host(world: World, settings: Data) -> list[Box]:
+    """Return the boxes of this host.
+
+    :arg settings: what provisioning left for its health.
+    """
+    return [
+        Box("updates", lambda seconds: updates(world, seconds)),
+        Box("ssh", lambda seconds: ssh(world, seconds)),
+        Box("firewall", lambda seconds: firewall(world, seconds)),
+        Box("backup", lambda _seconds: backup(settings)),
+        Box("monitoring", lambda seconds: monitoring(world, settings, seconds)),
+        Box("boot", lambda seconds: boot(world, seconds)),
+    ]
