@@ -79,6 +79,9 @@ def _parts_of_app(app: App) -> list[Part]:
         for item in wanted:
             if item.port is not None and _path(item.process):
                 found.append(Part(item.name, "answer" if item.process["public"] else "worker", _answer(app, document, item, live)))
+    if _site_was_taken_away(app, document):
+        found.append(Part(f"{app.name} (public)", "site", lambda _seconds: _judge_no_site(app)))
+        document = {**document, "domains": []}
     # Where nothing was ever live there is nothing that a visitor could be shown, and the line of the release says why.
     if live and document.get("domains") and document.get("proxy_address"):
         site = {"name": app.name, "domains": document["domains"], "tls_mode": document["tls"]["mode"], **_public_health(document)}
@@ -87,6 +90,20 @@ def _parts_of_app(app: App) -> list[Part]:
         found.append(Part(f"{app.name} refusals", "negative", lambda seconds: _refusals(app, document, seconds)))
         found += [_box(app.name, box) for box in golive.boxes_of_app(app, document, live)]
     return found
+
+
+def _site_was_taken_away(app: App, document: Data) -> bool:
+    """Tell whether provisioning itself has removed the site: then the app was taken out of the inventory, and nobody is to be woken up."""
+    if not document.get("domains") or document.get("proxy_address") != LOOPBACK or app.world.exists(app.layout.site):
+        return False
+    managed = host_manifest.known(app.world)
+    return managed is not None and app.layout.site not in managed
+
+
+def _judge_no_site(app: App) -> Verdict:
+    cause = f"provisioning has taken its site away, since {app.name} is no longer in the inventory; its processes were left running"
+    advice = "put it back into apps and run site.yml; or let it go: docs/operations.md, An app that is to go"
+    return _settled(f"{app.name} (public)", [judge("site", False, evidence={"site": app.layout.site}, cause=cause, advice=advice, severity=WARN)], "")
 
 
 def _settled(subject: str, checks: t.Sequence[Check], good: str) -> Verdict:

@@ -10,7 +10,17 @@ import time
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import app_health, command, engine, host_probe, pm2, postgresql_probe, redis_probe, tls_probe
+from ansible_collections.anchorage.vps.plugins.module_utils import (
+    app_health,
+    command,
+    engine,
+    host_manifest,
+    host_probe,
+    pm2,
+    postgresql_probe,
+    redis_probe,
+    tls_probe,
+)
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.app_health import Part, Place, examine, lines, look, parts, parts_of_app, summarise
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
@@ -180,6 +190,24 @@ def test_a_test_authority_s_certificates_are_no_alarm(shop, asked):
         world.files[app_health.CERTBOT] = json.dumps({"settings": {"server": server}})
         next(part for part in parts_of_app(app) if part.kind == "tls").ask(1)
         assert asked.pop()[2].untrusted == untrusted
+
+
+def test_an_app_that_was_taken_out_of_the_inventory_wakes_nobody_up(shop):
+    app, world = shop()
+    everything = [("shop (public)", "site"), ("shop certificate", "tls")]
+    sites = [(part.name, part.kind) for part in parts_of_app(app) if part.kind in ("site", "tls")]
+    assert sites == everything, "nothing is known of what provisioning left"
+    world.files[host_manifest.FILES] = json.dumps({app.layout.site: {}})
+    assert names([part for part in parts_of_app(app) if part.kind in ("site", "tls")]) == everything, "somebody else has removed the file"
+    world.files[host_manifest.FILES] = "{}"
+    (site,) = [part for part in parts_of_app(app) if part.kind in ("site", "tls")]
+    assert site.ask(1).grade == WARN and "shop is no longer in the inventory" in site.ask(1).message
+    assert not [part for part in parts_of_app(app) if part.name == "shop: https only"]
+    world.files[app.layout.site] = "server {}"
+    assert names([part for part in parts_of_app(app) if part.kind in ("site", "tls")]) == everything
+    elsewhere, _world = shop(proxy_address="10.0.0.5")
+    elsewhere.world.files[host_manifest.FILES] = "{}"
+    assert names([part for part in parts_of_app(elsewhere) if part.kind in ("site", "tls")]) == everything
 
 
 def test_a_site_that_shows_nothing_yet_is_not_asked(shop):
