@@ -12,6 +12,7 @@ import tempfile
 import time
 import typing as t
 
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -28,7 +29,8 @@ def rows(hosts: dict[str, t.Any]) -> list[tuple[str, str, str, str]]:
     found = []
     for host, verdicts in hosts.items():
         for verdict in verdicts:
-            words = verdict.get("message", verdict["summary"]) if verdict["grade"] != "green" else ", ".join(check["name"] for check in verdict["checks"])
+            good = ", ".join(check["name"] for check in verdict["checks"]) or verdict["summary"]
+            words = good if verdict["grade"] == "green" else verdict.get("message", verdict["summary"])
             found.append((str(host), str(verdict["name"]), str(verdict["grade"]), str(words)))
     return found
 
@@ -77,8 +79,11 @@ class ActionModule(ActionBase):
             if app.get("admin"):
                 secrets = f"/etc/anchorage/secrets/{app['name']}.json"
                 display.display(f"  {app['name']}: admin {app['admin']['email']}, password: admin_password in {secrets} on {app['admin']['host']}")
-        if self._task.args.get("directory") and not self._task.check_mode:
-            directory = pathlib.Path(self._task.args["directory"]).expanduser()
+        wanted = self._task.args.get("directory")
+        if wanted and boolean(self._task.args.get("partial", False)):
+            display.display(f"  {wanted} is left as it is: this run asked for a part only")
+        elif wanted and not self._task.check_mode:
+            directory = pathlib.Path(wanted).expanduser()
             write(directory, hosts, self._task.args.get("urls") or [], time.time())
             display.display(f"  {directory / 'verify.html'}")
         display.display("")

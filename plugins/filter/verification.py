@@ -18,6 +18,9 @@ def all_verdicts(variables: t.Any) -> list[Data]:
     answer = variables[REGISTER] if REGISTER in variables else {}  # noqa: SIM401 - hostvars has no get() that templates.
     if answer.get("parts"):
         return [{key: part[key] for key in ("name", "kind", "grade", "summary", "message", "checks")} for part in answer["parts"]]
+    if answer.get("grade") == "green":  # it was asked of something that is not here
+        said = "There is nothing of this kind on this host."
+        return [{"name": "host", "kind": "host", "grade": "green", "summary": said, "message": said, "checks": []}]
     said = answer.get("msg") or "the host was not reached"
     return [{"name": "host", "kind": "host", "grade": "red", "summary": said, "message": said, "checks": []}]
 

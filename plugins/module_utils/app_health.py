@@ -18,7 +18,7 @@ from . import engine, golive, host_manifest, host_probe, pm2, postgresql_probe, 
 from .app import App
 from .errors import AnchorageError
 from .health import FAIL, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
-from .http_probe import Expectation, Identity, Target
+from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
 from .release_plan import Instance, instances, listen_address
 from .world import World
@@ -96,8 +96,7 @@ def _site_was_taken_away(app: App, document: Data) -> bool:
     """Tell whether provisioning itself has removed the site: then the app was taken out of the inventory, and nobody is to be woken up."""
     if not document.get("domains") or document.get("proxy_address") != LOOPBACK or app.world.exists(app.layout.site):
         return False
-    managed = host_manifest.known(app.world)
-    return managed is not None and app.layout.site not in managed
+    return host_manifest.was_removed(app.world, app.layout.site)
 
 
 def _judge_no_site(app: App) -> Verdict:
@@ -202,7 +201,7 @@ def _ask_pm2(app: App, document: Data, wanted: t.Sequence[Instance], live: str, 
 
 def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[float], Verdict]:
     health = item.process["health"]
-    target = Target(f"http://{listen_address(document, item.process)}:{item.port}{health['path']}")
+    target = Target(f"http://{bracketed(listen_address(document, item.process))}:{item.port}{health['path']}")
     identity = Identity(environment={"ANCHORAGE_RELEASE": live, "ANCHORAGE_PROCESS": item.name})
     wanted = Expectation(status=(health["status"],), body=health.get("body") or None, identity=identity)
     return lambda seconds: ask_http(target, wanted, world=app.world, deadline_seconds=seconds)
@@ -215,7 +214,7 @@ def _site_parts(site: Data, address: str, world: World) -> list[Part]:
     """
     name, domains, mode, path = site["name"], site["domains"], site["tls_mode"], site.get("health_path")
     secure = mode != "off"
-    host = f"[{address}]" if ":" in address else address
+    host = bracketed(address)
     plain = [domain for domain in domains if not domain.startswith("*.")]
     found = []
     if path and plain:

@@ -81,6 +81,7 @@ class Container:
     image: str
     image_id: str
     network: str
+    restart: str = ""
     published: tuple[Published, ...] = ()
 
 
@@ -117,6 +118,7 @@ def _container(item: Data) -> Container:
         image=item["Config"].get("Image") or "",
         image_id=item["Image"],
         network=(item.get("HostConfig") or {}).get("NetworkMode") or "",
+        restart=((item.get("HostConfig") or {}).get("RestartPolicy") or {}).get("Name") or "",
         published=tuple(sorted(published, key=str)),
     )
 
@@ -290,9 +292,12 @@ class Prober:
         return [*checks, *self._strangers(), *self._steady()]
 
     def _all(self) -> list[Wanted]:
-        """Without a list, every service that is there must be well; what has ended in good order was a job."""
+        """Without a list, every service that is there must be well; what has ended in good order was a job, unless it was to be started again."""
         groups = {name: [item for item in self.found if item.service == name] for name in sorted({item.service for item in self.found})}
-        return [Wanted(name, instances=len(group), completed=not any(map(_fault_of_job, group))) for name, group in groups.items()]
+        return [
+            Wanted(name, instances=len(group), completed=not any(_fault_of_job(item) or item.restart in ("always", "unless-stopped") for item in group))
+            for name, group in groups.items()
+        ]
 
     def _docker(self, end: float, *argv: str, missing: bool = False) -> str:
         """Ask the Engine.
@@ -300,7 +305,7 @@ class Prober:
         :arg missing: whether something may have gone since it was listed; the rest is answered then.
         """
         done = self.world.run([self.executable, *argv], timeout=max(0.1, end - self.world.monotonic()))
-        said = (done.stderr or done.stdout).strip()
+        said = done.stderr.strip()  # what inspect prints holds environments
         if done.rc == 0 or (missing and "no such" in said.lower() and done.stdout.strip().startswith("[")):
             return done.stdout
         if done.rc == 127:

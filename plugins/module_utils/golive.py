@@ -1,8 +1,9 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The boxes of a checklist for going live that a program can tick, each by what it sees on the host and none by what was configured somewhere.
+"""The boxes of a checklist for going live that a program can tick, by what the host shows: its services, its files, and the answers of its site.
 
+That a backup is watched and that somebody is told is what provisioning left there; whether a backup is good is the question about the host itself.
 Not among them is what only people know: whether input is validated, who may enter, what the law wants, and whether a restore was rehearsed.
 """
 
@@ -26,7 +27,14 @@ Data = dict[str, t.Any]
 #: What is shorter may stand in code by chance.
 LONG_SECRET = 8
 
-SERVICES = ("nginx.service", "postgresql@*.service", "redis-server@*.service", "pm2-*.service", "anchorage-recover.service")
+SERVICES = ("nftables.service", "nginx.service", "postgresql.service", "postgresql@*.service", "redis-server@*.service", "pm2-*.service",
+            "anchorage-recover.service", "anchorage-health.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "certbot.timer", "ssh.service",
+            "systemd-timesyncd.service")  # fmt: skip
+
+#: Where what must not be lost lies on a host that has any.
+DATABASES = "/var/lib/postgresql"
+SSHD = ("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d")
+IPV6 = "/proc/net/if_inet6"
 
 #: Keys of Stripe's test mode, https://docs.stripe.com/keys
 TEST_KEY = re.compile(r"(?:sk|pk|rk)_test_")
@@ -100,8 +108,8 @@ def origins(document: Data) -> Check:
 
 def test_keys(document: Data) -> Check:
     """The shop takes real money."""
-    values = {**environment_of(document), **(document.get("secrets_env") or {})}
-    names = sorted(key for key, value in values.items() if TEST_KEY.match(str(value)))
+    places = [document.get("env"), document.get("secrets_env"), *(process.get("env") for process in document["processes"])]
+    names = sorted({key for place in places for key, value in (place or {}).items() if TEST_KEY.match(str(value))})
     cause = f"{', '.join(names)} hold{'s' if len(names) == 1 else ''} a key of Stripe's test mode"
     return judge("test_keys", not names, evidence={"names": names}, cause=cause, advice="the vault", severity=WARN)
 
@@ -122,8 +130,11 @@ def secrets_in_code(world: World, document: Data, directory: str, seconds: float
     return judge("secrets_in_code", not files, evidence={"files": files[:20]}, cause=f"a secret of the app stands in {some}", advice=advice)
 
 
-def private_files(paths: t.Iterable[str]) -> Check:
-    """Files with secrets belong to root, and nobody else may read them."""
+def private_files(paths: t.Iterable[str], shared: t.Collection[str] = ()) -> Check:
+    """Files with secrets belong to root, and nobody else may read them.
+
+    :arg shared: of them those that the app's own group may read.
+    """
     wrong, seen = [], []
     for path in paths:
         try:
@@ -131,7 +142,7 @@ def private_files(paths: t.Iterable[str]) -> Check:
         except FileNotFoundError:
             continue
         seen.append(path)
-        if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
+        if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & (0o037 if path in shared else 0o077):
             wrong.append(f"{path} belongs to {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}")
     return judge("private_files", not wrong, evidence={"files": seen}, cause="; ".join(wrong), advice="deploy.yml")
 
@@ -154,12 +165,14 @@ def boxes_of_app(app: App, document: Data, live: str) -> list[Box]:
         ]
     if any(environment_of(document).get(key) for key in ORIGINS):
         found.append(Box("origins", lambda _seconds: origins(document)))
-    private = [f"{SECRETS}/{app.name}.json", f"{DOCUMENTS}/{app.name}.json", app.layout.document(live)]
+    runs = f"{app.layout.release(live)}/run"
+    shared = [f"{runs}/{name}" for name in world.listdir(runs)]
+    private = [f"{SECRETS}/{app.name}.json", f"{DOCUMENTS}/{app.name}.json", app.layout.document(live), *shared]
     return [
         *found,
         Box("real keys", lambda _seconds: test_keys(document)),
         Box("no secrets in code", lambda seconds: secrets_in_code(world, document, f"{app.layout.release(live)}/app", seconds)),
-        Box("secrets are private", lambda _seconds: private_files(private)),
+        Box("secrets are private", lambda _seconds: private_files(private, shared)),
     ]
 
 
@@ -172,19 +185,22 @@ def _facts(world: World, argv: t.Sequence[str], seconds: float) -> list[dict[str
     return [dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line) for block in done.stdout.split("\n\n") if block.strip()]
 
 
+TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+
 def updates(world: World, seconds: float) -> Check:
     """Security updates come by themselves."""
-    done = world.run(["apt-config", "dump", "APT::Periodic::Unattended-Upgrade"], timeout=max(0.1, seconds))
-    wanted = re.search(r'"([^"]*)"', done.stdout)
-    (timer,) = _facts(world, ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", "apt-daily-upgrade.timer"], seconds) or [{}]
-    wrong = []
-    if wanted is None or wanted[1] in ("", "0"):
-        wrong.append("APT::Periodic::Unattended-Upgrade is not on")
+    done = world.run(["apt-config", "dump", "APT::Periodic"], timeout=max(0.1, seconds))
+    settings = dict(re.findall(r'APT::Periodic::(\S+) "([^"]*)";', done.stdout))
+    wrong = [f"APT::Periodic::{key} is not on" for key in ("Update-Package-Lists", "Unattended-Upgrade") if settings.get(key, "0") in ("", "0")]
+    if settings.get("Enable") == "0":
+        wrong.append("APT::Periodic::Enable is 0")
     if not world.exists("/usr/bin/unattended-upgrade"):
         wrong.append("unattended-upgrades is not installed")
-    if timer.get("ActiveState") != "active":
-        wrong.append(f"apt-daily-upgrade.timer is {timer.get('ActiveState') or 'unknown'}")
-    evidence = {"setting": wanted[1] if wanted else None, "timer": timer}
+    timers = _facts(world, ["systemctl", "show", "--property=Id,ActiveState,UnitFileState", *TIMERS], seconds)
+    running = {timer.get("Id") for timer in timers if timer.get("ActiveState") == "active"}
+    wrong += [f"{timer} does not run" for timer in TIMERS if timer not in running]
+    evidence = {"settings": settings, "timers": timers}
     return judge("updates", not wrong, evidence=evidence, cause="; ".join(wrong), advice="base_upgrades_enabled, and provision.yml")
 
 
@@ -202,7 +218,31 @@ def ssh(world: World, seconds: float) -> Check:
     }
     evidence = {key: known.get(key) for key in wanted}
     wrong = [f"{key} is {evidence[key]}" for key, good in wanted.items() if evidence[key] not in good]
-    return judge("ssh", not wrong, evidence=evidence, cause="; ".join(wrong), advice="base_ssh_settings, and provision.yml")
+    advice = "base_ssh_settings, and provision.yml"
+    lax = [] if wrong else [f"{path} lets some in with {line}" for path in _sshd_files(world) for line in _matched(world, path)]
+    if lax:
+        return Check("ssh", WARN, evidence, f"{'; '.join(lax)}; sshd -T tells of nobody's Match", advice)
+    return judge("ssh", not wrong, evidence=evidence, cause="; ".join(wrong), advice=advice)
+
+
+def _sshd_files(world: World) -> list[str]:
+    main, directory = SSHD
+    return [main, *(f"{directory}/{name}" for name in world.listdir(directory) if name.endswith(".conf"))]
+
+
+def _matched(world: World, path: str) -> list[str]:
+    """Return what a file allows under a Match that is refused to everybody else."""
+    text = (world.read(path) or b"").decode("utf-8", "replace")
+    found, inside = [], False
+    for line in text.splitlines():
+        words = line.strip().lower().replace("=", " ").split()
+        inside = inside or words[:1] == ["match"]
+        if inside and words[:1] and words[0] in MATCHED and words[1:2] == ["yes"]:
+            found.append(line.strip())
+    return found
+
+
+MATCHED = ("passwordauthentication", "kbdinteractiveauthentication", "permitemptypasswords", "permitrootlogin")
 
 
 def firewall(world: World, seconds: float) -> Check:
@@ -213,9 +253,17 @@ def firewall(world: World, seconds: float) -> Check:
         chains = [item["chain"] for item in json.loads(done.stdout)["nftables"] if "chain" in item]
     except (ValueError, KeyError, TypeError):
         return Check("firewall", FAIL, {}, f"the firewall's rules cannot be read: {done.stderr.strip()[-200:] or f'code {done.rc}'}", advice)
-    entry = [chain for chain in chains if chain.get("hook") == "input" and chain.get("policy") == "drop" and chain.get("family") in ("inet", "ip")]
-    evidence = {"chains": [f"{chain.get('family')} {chain.get('table')} {chain.get('name')}" for chain in entry]}
-    return judge("firewall", bool(entry), evidence=evidence, cause="no chain drops what comes in unasked", advice=advice)
+    entry = [chain for chain in chains if chain.get("hook") == "input" and chain.get("family") in ("inet", "ip", "ip6")]
+    dropping = {chain["family"] for chain in entry if chain.get("policy") == "drop"}
+    evidence = {"chains": [f"{chain.get('family')} {chain.get('table')} {chain.get('name')} {chain.get('policy')}" for chain in entry]}
+    speaks_ipv6 = any(not line.endswith(" lo") for line in (world.read(IPV6) or b"").decode().splitlines())
+    missing = set() if "inet" in dropping else {"ip", *(["ip6"] if speaks_ipv6 else [])} - dropping
+    if missing and any(chain.get("table") == "firewalld" for chain in entry):
+        cause = "firewalld refuses by its last rule and not by a policy, which is not judged here"
+        return Check("firewall", WARN, evidence, cause, "firewall-cmd --list-all-zones")
+    what = {"ip": "IPv4", "ip6": "IPv6"}
+    cause = f"no chain drops what comes in unasked by {' and '.join(what[family] for family in sorted(missing))}"
+    return judge("firewall", not missing, evidence=evidence, cause=cause, advice=advice)
 
 
 def backup(settings: Data) -> Check:
@@ -256,7 +304,7 @@ def boxes_of_host(world: World, settings: Data) -> list[Box]:
         Box("updates", lambda seconds: updates(world, seconds)),
         Box("ssh", lambda seconds: ssh(world, seconds)),
         Box("firewall", lambda seconds: firewall(world, seconds)),
-        Box("backup", lambda _seconds: backup(settings)),
+        *([Box("backup", lambda _seconds: backup(settings))] if world.exists(DATABASES) else []),
         Box("monitoring", lambda seconds: monitoring(world, settings, seconds)),
         Box("boot", lambda seconds: boot(world, seconds)),
     ]

@@ -14,10 +14,12 @@ import typing as t
 
 from .errors import AnchorageError
 from .health import WARN, Check, judge
-from .host_state_tree import Entry, Tree
+from .host_state_tree import Entry, Tree, matches
 from .world import World
 
 FILES = "/var/lib/anchorage/files.json"
+#: What is kept of a path that provisioning itself has removed.
+REMOVED = "removed"
 KEPT = ("kind", "path", "owner", "group", "mode", "sha256", "target", "secret")
 
 
@@ -32,23 +34,44 @@ def known(world: World, path: str = FILES) -> dict[str, Entry] | None:
 
 
 def remember(world: World, entries: t.Iterable[Entry], *, path: str = FILES) -> None:
-    """Keep what the entries are; what was to be absent is forgotten. Nothing is written where nothing is new."""
+    """Keep what the entries are, and of what was to be absent that it was removed. Nothing is written where nothing is new."""
     before = known(world, path)
     after = dict(before or {})
     for entry in entries:
         if entry["kind"] in ("file", "link"):
             after[entry["path"]] = {key: entry[key] for key in KEPT if key in entry}
         elif entry["kind"] == "absent":
-            after = {name: kept for name, kept in after.items() if name != entry["path"] and not name.startswith(f"{entry['path']}/")}
+            below = [name for name in after if name.startswith(f"{entry['path']}/")]
+            after = {name: kept for name, kept in after.items() if name not in below}
+            after.update({name: {"kind": REMOVED} for name in (entry["path"], *below)})
     if after != (before or {}):
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         world.write_atomic(path, json.dumps(after, sort_keys=True).encode(), mode=0o600)
+
+
+def forget(world: World, patterns: t.Iterable[str], wanted: t.Iterable[str], gone: t.Callable[[str], bool], *, path: str = FILES) -> None:
+    """Keep of files that are to be absent, and are gone already, that they were removed.
+
+    :arg gone: tells whether nothing lies at a path.
+    """
+    stay = {*wanted}
+    listed = [*patterns]
+    entries = known(world, path) or {}
+    left = [name for name, kept in entries.items() if kept["kind"] != REMOVED and name not in stay and any(matches(pattern, name) for pattern in listed)]
+    remember(world, [{"kind": "absent", "path": name} for name in left if gone(name)], path=path)
+
+
+def was_removed(world: World, name: str, *, path: str = FILES) -> bool:
+    """Tell whether provisioning itself has removed a file."""
+    return ((known(world, path) or {}).get(name) or {}).get("kind") == REMOVED
 
 
 def differences(entries: t.Mapping[str, Entry], tree: Tree) -> dict[str, str]:
     """Return what has changed since, by path and in a few words."""
     found = {}
     for path, entry in sorted(entries.items()):
+        if entry["kind"] == REMOVED:
+            continue
         try:
             off = tree.off(entry)
         except (AnchorageError, OSError) as error:
@@ -72,6 +95,16 @@ def judge_files(world: World, tree: Tree | None = None, *, path: str = FILES) ->
         return Check("files", WARN, {"known": 0}, "this host was not provisioned since it keeps a record of its files", "provision.yml")
     found = differences(entries, tree or Tree())
     some = [f"{name} {words}" for name, words in [*found.items()][:5]] + ([f"and {len(found) - 5} more"] if len(found) > 5 else [])
-    advice = "provision.yml --check --diff shows it, and without --check puts it back; what is to stay belongs into the inventory"
+    advice = (
+        "provision.yml --check --diff shows it, and without --check puts it back; what is to stay belongs into the inventory;"
+        f" where a file is gone for good, remove {path} and run provision.yml"
+    )
     cause = f"changed since provisioning: {', '.join(some)}"
-    return judge("files", not found, evidence={"known": len(entries), "changed": found}, cause=cause, advice=advice, severity=WARN)
+    return judge(
+        "files",
+        not found,
+        evidence={"known": sum(entry["kind"] != REMOVED for entry in entries.values()), "changed": found},
+        cause=cause,
+        advice=advice,
+        severity=WARN,
+    )

@@ -160,6 +160,8 @@ class Engine:
             self._remember(document, answer["units"], {})
             off = {change["path"] for change in (*answer["tree"], *answer["repositories"])}
             manifest.remember(self.world, [entry for entry in (*sources, *entries) if entry["path"] not in off], path=self.manifest)
+            named = [entry["path"] for entry in entries if entry["kind"] != "absent"]
+            manifest.forget(self.world, document["absent"], named, lambda path: self.tree.observe(path, digest=False) is None, path=self.manifest)
         answer["validators"] = [entry["name"] for entry in self._validators(document, [change["path"] for change in answer["tree"]])]
         if document["confirm"] is not None:
             answer["confirm"] = confirmation.state(document["confirm"]["name"], self.world)

@@ -175,6 +175,11 @@ def host_header(place: Place) -> str:
     return host if place.port == DEFAULT_PORTS[place.scheme] else f"{host}:{place.port}"
 
 
+def bracketed(address: str) -> str:
+    """Return an address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address
+
+
 def is_literal(host: str) -> bool:
     """Tell whether a host is an address and no name."""
     try:

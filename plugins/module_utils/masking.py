@@ -99,6 +99,8 @@ def _either(digit: str) -> str:
 def secrets_of(document: t.Mapping[str, t.Any]) -> set[str]:
     """Return the values of an app's document that are secrets: what was generated or given as such, and the passwords of its services."""
     found = {str(value) for value in (document.get("secrets_env") or {}).values()}
+    places = [document.get("env"), (document.get("build") or {}).get("env"), *(process.get("env") for process in document.get("processes") or [])]
+    found |= {str(place[key]) for place in places for key in document.get("secret_keys") or [] if place and key in place}
     found |= {str(document[key]) for key in ("database_password", "admin_password") if document.get(key)}
     for key in ("database_url", "redis_url", "redis_cache_url", "rehearsal_url"):
         password = _password(document.get(key))

@@ -13,7 +13,7 @@ import typing as t
 
 from .app import App
 from .health import FAIL, WARN, Check, judge
-from .http_probe import REDIRECTS, Answer, ProbeError, Target, fetch
+from .http_probe import REDIRECTS, Answer, ProbeError, Target, bracketed, fetch
 from .processes import listeners
 from .release_plan import instances, listen_address
 from .world import World
@@ -45,9 +45,8 @@ class Site(t.NamedTuple):
     def target(self, path: str, *, plain: bool = False, **more: t.Any) -> Target:
         """Return the way to a path. Whether the certificate is good is asked elsewhere."""
         secure = self.secure and not plain
-        host = f"[{self.address}]" if ":" in self.address else self.address
         url = f"{'https' if secure else 'http'}://{self.domain}{path}"
-        return Target(url, connect_to=f"{host}:{443 if secure else 80}", validate_certs=False, **more)
+        return Target(url, connect_to=f"{bracketed(self.address)}:{443 if secure else 80}", validate_certs=False, **more)
 
 
 def site_of(document: Data) -> Site | None:
@@ -65,8 +64,8 @@ def environment_of(document: Data) -> dict[str, str]:
 
 
 def origins_of(text: str) -> list[str]:
-    """Return the origins of a list that are no expressions."""
-    return [origin for origin in (part.strip() for part in text.split(",")) if origin.startswith(("http://", "https://"))]
+    """Return the origins of a list that are no expressions, as browsers send them: without a path, and without a slash at the end."""
+    return ["/".join(origin.split("/")[:3]) for origin in (part.strip() for part in text.split(",")) if origin.startswith(("http://", "https://"))]
 
 
 class Asker:
@@ -93,6 +92,8 @@ def judged(name: str, ask: t.Callable[[], Check]) -> Check:
         return ask()
     except ProbeError as error:
         return Check(name, FAIL, {}, f"it could not be asked: {error}", error.advice)
+    except Exception as error:  # one that breaks takes none of the others along
+        return Check(name, FAIL, {}, f"it could not be asked: {type(error).__name__}: {error}")
 
 
 # ---- origins ---------------------------------------------------------------------------------------------------------
@@ -100,7 +101,7 @@ def judged(name: str, ask: t.Callable[[], Check]) -> Check:
 
 def judge_origins(asker: Asker, site: Site, path: str, setting: str, allowed: t.Sequence[str]) -> Check:
     """Judge that a foreign origin gets no permission, and the first one of the setting does."""
-    wrong = []
+    wrong, loose = [], []
     seen = {}
     for method, more in (("GET", {}), ("OPTIONS", {"Access-Control-Request-Method": "POST"})):
         answer = asker.fetch(site.target(path, method=method, headers={"Origin": FOREIGN, **more}))
@@ -108,6 +109,8 @@ def judge_origins(asker: Asker, site: Site, path: str, setting: str, allowed: t.
         seen[f"{method} {FOREIGN}"] = {"status": answer.status, "allowed": given}
         if answer.status >= 500:
             wrong.append(f"{method} {path} answered {answer.status}, so nothing is known")
+        elif given == "*" and not setting and (answer.header("Access-Control-Allow-Credentials") or "").lower() != "true":
+            loose.append(f"{method} {path} may be read by any site (Access-Control-Allow-Origin: *), though with nobody's session")
         elif given in (FOREIGN, "*"):
             wrong.append(f"{method} {path} lets any origin in (Access-Control-Allow-Origin: {given})")
     for origin in allowed[:1]:
@@ -116,7 +119,8 @@ def judge_origins(asker: Asker, site: Site, path: str, setting: str, allowed: t.
         seen[f"OPTIONS {origin}"] = {"status": answer.status, "allowed": given}
         if given != origin:
             wrong.append(f"{path} does not let {origin} in, which {setting} names")
-    return judge(f"origins:{path}", not wrong, evidence={"setting": setting, "seen": seen}, cause="; ".join(wrong), advice=f"{setting or 'CORS'} of the app")
+    told = {"evidence": {"setting": setting, "seen": seen}, "cause": "; ".join(wrong or loose), "advice": f"{setting or 'CORS'} of the app"}
+    return judge(f"origins:{path}", not wrong and not loose, severity=FAIL if wrong else WARN, **told)
 
 
 def ask_origins(asker: Asker, site: Site, document: Data) -> list[Check]:
@@ -131,7 +135,12 @@ def ask_origins(asker: Asker, site: Site, document: Data) -> list[Check]:
 
 def judge_plain_http(asker: Asker, site: Site) -> Check:
     """Judge that plain http leads to https and sets nothing that could be read on its way."""
-    answer = asker.fetch(site.target("/", plain=True))
+    try:
+        answer = asker.fetch(site.target("/", plain=True))
+    except ProbeError as error:
+        if error.kind in ("refused", "unreachable", "timeout"):  # where nobody listens, nothing is told
+            return Check("plain_http", evidence={"answer": str(error)})
+        raise
     location, cookies = answer.header("Location") or "", answer.header("Set-Cookie")
     wrong = []
     if answer.status not in REDIRECTS or not location.startswith("https://"):
@@ -171,7 +180,7 @@ def ask_webhooks(asker: Asker, site: Site, app: App, document: Data) -> list[Che
     found = []
     public = [item for item in instances(document, app.journal.slot or "blue", public=True) if item.port is not None]
     for path in document.get("webhooks") or [] if public else []:
-        url = f"http://{listen_address(document, public[0].process)}:{public[0].port}{path}"
+        url = f"http://{bracketed(listen_address(document, public[0].process))}:{public[0].port}{path}"
         headers = {"Host": site.domain, "X-Forwarded-Proto": "https" if site.secure else "http", "Content-Type": "application/json"}
         direct = Target(url, method="POST", body="{}", headers=headers)
         found.append(judged(f"webhook:{path}", lambda path=path, direct=direct: judge_webhook(asker, site, path, direct)))
@@ -182,12 +191,14 @@ def ask_webhooks(asker: Asker, site: Site, app: App, document: Data) -> list[Che
 
 
 def configuration(world: World, directory: str = NGINX, depth: int = NGINX_DEPTH) -> t.Iterator[tuple[str, str]]:
-    """Yield the web server's files with what stands in them, comments left out."""
+    """Yield the files that the web server may read with what stands in them, comments left out."""
     for name in world.listdir(directory):
         path = f"{directory}/{name}"
         if world.listdir(path):
-            if depth:
+            if depth and not name.endswith("-available"):
                 yield from configuration(world, path, depth - 1)
+            continue
+        if not name.endswith(".conf") and not directory.endswith("/sites-enabled"):
             continue
         try:
             text = world.read_part(path, 0, NGINX_BYTES).decode("utf-8", "replace")
@@ -196,19 +207,17 @@ def configuration(world: World, directory: str = NGINX, depth: int = NGINX_DEPTH
         yield path, re.sub(r"(?m)(?<![^\s;{}])#.*$", "", text)
 
 
-def judge_worker_route(world: World, document: Data) -> Check | None:
-    """Judge that no way leads from outside to processes that are not public; None where there are none."""
+def judge_worker_route(world: World, document: Data) -> Check:
+    """Judge that no way leads from outside to processes that are not public."""
     names: dict[int, str] = {}
     for slot in ("blue", "green"):
         names.update({item.port: item.name for item in instances(document, slot, public=False) if item.port is not None})
-    if not names:
-        return None
     wrong = [
         f"{names[item.port]} listens on {item.address}:{item.port}, beyond loopback" for item in listeners(world) if item.port in names and not item.loopback
     ]
-    here = document.get("proxy_address") == LOOPBACK
+    here = world.exists(f"{NGINX}/nginx.conf")
     if here:
-        port = re.compile(r"(?<!:):(\d{1,5})\b(?![:.])")
+        port = re.compile(r"(?:127\.[0-9.]+|localhost|\[::1\]):(\d{1,5})\b")
         for path, text in configuration(world):
             known = sorted({int(found) for found in port.findall(text)} & names.keys())
             wrong += [f"{path} leads to port {number} of {names[number]}" for number in known]
@@ -232,5 +241,6 @@ def ask(app: App, document: Data, *, seconds: float) -> list[Check]:
         if site.secure:
             found.append(judged("plain_http", lambda: judge_plain_http(asker, site)))
         found += ask_webhooks(asker, site, app, document)
-    route = judge_worker_route(app.world, document)
-    return found + ([route] if route else [])
+    if any(item.port is not None for slot in ("blue", "green") for item in instances(document, slot, public=False)):
+        found.append(judged("worker_route", lambda: judge_worker_route(app.world, document)))
+    return found

@@ -14,7 +14,7 @@ import typing as t
 from . import drain, health, hold, memory, processes
 from .app import App, Log
 from .errors import AnchorageError
-from .http_probe import Expectation, Target, probe
+from .http_probe import Expectation, Target, bracketed, probe
 from .layout import PATH
 from .release_plan import Instance, ecosystem_entry, instances, listen_address
 from .world import fsync_directory
@@ -152,7 +152,7 @@ class Slots:
         if instance.port is not None and options.get("path") and checks[0].healthy:
             address = listen_address(self.app.at(release).document, instance.process)
             wanted = Expectation(status=(options["status"],), body=options.get("body") or None)
-            checks += probe(Target(f"http://{address}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
+            checks += probe(Target(f"http://{bracketed(address)}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
         return checks
 
     def prove(self, instance: Instance, release: str, *, until: float | None = None) -> None:

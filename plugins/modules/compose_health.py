@@ -32,7 +32,8 @@ options:
   services:
     description:
       - The services that must be there.
-      - Without them every service that the project has must be well, and one whose container ended with code 0 counts as a job that is done.
+      - Without them every service that the project has must be well, and one whose container ended with code 0 counts as a job that is done,
+        unless its restart policy is C(always) or C(unless-stopped).
     type: list
     elements: dict
     default: []

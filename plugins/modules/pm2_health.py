@@ -237,7 +237,7 @@ def ask(params: dict, world: World) -> Verdict:
     """Turn options into a question and ask it."""
     user = params["user"] or pwd.getpwuid(os.geteuid()).pw_name
     unit = f"pm2-{user}.service" if params["unit"] is None else params["unit"]
-    home = params["pm2_home"] or pm2.home_of_unit(world, unit or f"pm2-{user}.service", params["timeout_seconds"])
+    home = params["pm2_home"] or pm2.home_of_unit(world, unit or f"pm2-{user}.service", min(2.0, params["timeout_seconds"]))
     who = pm2.account(user, home, params["executable"])
     processes = [pm2.Wanted(**{**item, "environment": {key: str(value) for key, value in (item["environment"] or {}).items()}}) for item in params["processes"]]
     wanted = pm2.Expectation(processes, params["unexpected"], unit or None)

@@ -41,6 +41,10 @@ options:
       - Directory on the controller for the verdicts as C(verify.json) and as C(verify.html), a page that needs no network, and for the last
         60 runs, C(history.json). It is made where it is missing. Without it nothing is written.
     type: path
+  partial:
+    description: Whether only a part was asked. Then O(directory) is left as it is, so that nobody takes a part for the whole.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

@@ -100,7 +100,7 @@ FAULTS = {
     ),
     "the server crashes again and again": Fault(
         f"mv {{app}}/server.js {{app}}/server.away; {PM2} restart alpha-server-{{slot}}; sleep 15",
-        f"mv {{app}}/server.away {{app}}/server.js; {PM2} restart alpha-server-{{slot}}",
+        "mv {app}/server.away {app}/server.js; systemctl restart pm2-alpha",
         "alpha processes",
         "process:alpha-server-{slot}",
         "tail -50 /var/log/pm2/alpha/alpha-server-{slot}.log",

@@ -15,12 +15,17 @@ def test_a_hosts_verdicts_are_the_parts_of_its_answer():
     assert found == {key: value for key, value in PART.items() if key != "healthy"}
 
 
+def test_a_host_that_has_nothing_of_what_was_asked_is_well():
+    (found,) = all_verdicts({"anchorage_health": {"parts": [], "grade": "green", "summary": "There is nothing to ask on this host."}})
+    assert found["grade"] == "green" and "nothing of this kind" in found["summary"]
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
         ({"inventory_hostname": "web1"}, "was not reached"),
         ({"anchorage_health": {"unreachable": True, "msg": "no route"}}, "no route"),
-        ({"anchorage_health": {"failed": True, "msg": "no JSON", "parts": []}}, "no JSON"),
+        ({"anchorage_health": {"failed": True, "msg": "no JSON", "grade": "red", "parts": []}}, "no JSON"),
     ],
 )
 def test_a_host_that_gave_no_answer_is_red(variables, words):

@@ -98,9 +98,9 @@ def test_what_is_asked_on_request_only(shop, monkeypatch):
         *(f"shop: {box}" for box in ("https only", "security headers", "no versions told", "rate limit", "real keys", "no secrets in code")),
         "shop: secrets are private",
         "host files",
-        *(f"host: {box}" for box in ("updates", "ssh", "firewall", "backup", "monitoring", "boot")),
+        *(f"host: {box}" for box in ("updates", "ssh", "firewall", "monitoring", "boot")),
     ]
-    assert len(found) == 15 and names(parts(["shop"], world, kinds=["tls"])) == [("shop certificate", "tls")]
+    assert len(found) == 14 and names(parts(["shop"], world, kinds=["tls"])) == [("shop certificate", "tls")]
     assert names(parts(["shop"], world, kinds=["negative"], host=False), app_health.ON_REQUEST) == [("shop refusals", "negative")]
 
 
@@ -197,17 +197,28 @@ def test_an_app_that_was_taken_out_of_the_inventory_wakes_nobody_up(shop):
     everything = [("shop (public)", "site"), ("shop certificate", "tls")]
     sites = [(part.name, part.kind) for part in parts_of_app(app) if part.kind in ("site", "tls")]
     assert sites == everything, "nothing is known of what provisioning left"
-    world.files[host_manifest.FILES] = json.dumps({app.layout.site: {}})
+    world.files[host_manifest.FILES] = json.dumps({app.layout.site: {"kind": "file"}})
     assert names([part for part in parts_of_app(app) if part.kind in ("site", "tls")]) == everything, "somebody else has removed the file"
     world.files[host_manifest.FILES] = "{}"
+    assert names([part for part in parts_of_app(app) if part.kind in ("site", "tls")]) == everything, "it was never there"
+    removed = json.dumps({app.layout.site: {"kind": host_manifest.REMOVED}})
+    world.files[host_manifest.FILES] = removed
     (site,) = [part for part in parts_of_app(app) if part.kind in ("site", "tls")]
     assert site.ask(1).grade == WARN and "shop is no longer in the inventory" in site.ask(1).message
     assert not [part for part in parts_of_app(app) if part.name == "shop: https only"]
     world.files[app.layout.site] = "server {}"
     assert names([part for part in parts_of_app(app) if part.kind in ("site", "tls")]) == everything
     elsewhere, _world = shop(proxy_address="10.0.0.5")
-    elsewhere.world.files[host_manifest.FILES] = "{}"
+    elsewhere.world.files[host_manifest.FILES] = removed
     assert names([part for part in parts_of_app(elsewhere) if part.kind in ("site", "tls")]) == everything
+
+
+def test_an_address_of_ipv6_stands_in_brackets(shop, asked):
+    app, _world = shop(listen_address="2001:db8::1")
+    for part in parts_of_app(app):
+        if part.kind == "answer":
+            part.ask(1)
+    assert asked[0][1].url == "http://[2001:db8::1]:9003/health"
 
 
 def test_a_site_that_shows_nothing_yet_is_not_asked(shop):

@@ -39,7 +39,7 @@ def container(name="shop-web-1", service="web", status="running", **more):
             "Env": ["JWT_SECRET=sesame"],
             "Labels": {compose_probe.PROJECT: "shop", compose_probe.SERVICE: service, compose_probe.ONE_OFF: more.get("oneoff", "False")},
         },
-        "HostConfig": {"NetworkMode": more.get("network", "shop_default")},
+        "HostConfig": {"NetworkMode": more.get("network", "shop_default"), "RestartPolicy": {"Name": more.get("restart", "no")}},
         "NetworkSettings": {"Ports": {**ports, "9/tcp": None}},
     }
 
@@ -104,6 +104,21 @@ def test_without_a_list_all_that_is_there_must_be_well_and_a_job_may_have_ended(
     assert causes(Engine(WEB, container("shop-worker-1", "worker", "exited", code=1)).ask()) == {"service:worker": "shop-worker-1 ended with code 1"}
     half = Engine(container("shop-web-1"), container("shop-web-2", status="exited")).ask()
     assert causes(half) == {"service:web": "shop-web-2 ended with code 0"}
+
+
+@pytest.mark.parametrize(("policy", "healthy"), [("no", True), ("on-failure", True), ("always", False), ("unless-stopped", False)])
+def test_what_was_to_be_started_again_and_was_not_is_no_job(policy, healthy):
+    assert Engine(container(status="exited", restart=policy)).ask().healthy is healthy
+
+
+def test_what_inspect_prints_is_in_no_message():
+    def command(call):
+        return Completed(0, "abc\n", "") if call["argv"][1] == "ps" else Completed(-9, '[{"Env":["JWT_SECRET=sesame"', "")
+
+    engine = Engine(WEB)
+    engine.world.commands = command
+    found = engine.ask()
+    assert "code -9" in found.message and "sesame" not in repr(found)
 
 
 def test_a_project_of_which_nothing_is_there():

@@ -76,7 +76,7 @@ def test_security_headers(shop, given, missing):
 def test_https_only(shop):
     assert shop()["https only"]().healthy
     assert shop(tls={"mode": "off"})["https only"]().cause == "shop.test is served over plain http"
-    refused = shop(ProbeError("refused", "nobody is there", "nginx"))["https only"]()
+    refused = shop(ProbeError("reset", "nobody is there", "nginx"))["https only"]()
     assert (refused.cause, refused.advice) == ("it could not be asked: nobody is there", "nginx")
 
 
@@ -92,6 +92,11 @@ def test_https_only(shop):
 def test_versions_are_a_warning(shop, given, cause):
     check = shop(given)["no versions told"]()
     assert (check.cause, check.verdict) == (cause, "warn" if cause else "ok")
+
+
+def test_keys_of_test_mode_of_a_worker_count(shop):
+    processes = [{**PROCESSES[1], "env": {"STRIPE_API_KEY": "sk_test_1"}}]
+    assert shop(processes=processes)["real keys"]().verdict == "warn"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,7 @@ def test_files_with_secrets_are_private(tmp_path):
     check = golive.private_files([*map(str, files), str(tmp_path / "none")])
     assert check.evidence["files"] == [*map(str, files)]
     assert (check.cause == f"{files[1]} belongs to 0 with mode 0640") if mine else not check.healthy
+    assert mine is (golive.private_files([str(files[1])], {str(files[1])}).verdict == "ok"), "the app's own group may"
     if mine:
         os.chown(files[0], 1234, 0)
         assert f"{files[0]} belongs to 1234 with mode 0600" in golive.private_files([str(files[0])]).cause
@@ -199,32 +205,43 @@ def host(answers, **files):
     return FakeWorld(commands=command, files={path.replace("__", "/"): "x" for path in files})
 
 
-def shown(**facts):
-    return Completed(0, "".join(f"{key}={value}\n" for key, value in facts.items()), "")
+def shown(*units):
+    """What systemctl show prints of units: name and state, and whether it is enabled."""
+    return Completed(
+        0, "\n\n".join(f"Id={name}\nActiveState={state}\nUnitFileState={file}" for name, state, *file in units for file in file or ["enabled"]) + "\n", ""
+    )
 
 
-ON = Completed(0, 'APT::Periodic::Unattended-Upgrade "1";\n', "")
+def periodic(**settings):
+    known = {"Update-Package-Lists": "1", "Unattended-Upgrade": "1", **{key.replace("_", "-"): value for key, value in settings.items()}}
+    return Completed(0, 'APT::Periodic "";\n' + "".join(f'APT::Periodic::{key} "{value}";\n' for key, value in known.items() if value is not None), "")
+
+
+RUN = ("apt-daily.timer", "active"), ("apt-daily-upgrade.timer", "active")
 
 
 @pytest.mark.parametrize(
-    ("setting", "installed", "state", "cause"),
+    ("settings", "installed", "timers", "cause"),
     [
-        (ON, True, "active", ""),
-        (Completed(0, 'APT::Periodic::Unattended-Upgrade "0";\n', ""), True, "active", "APT::Periodic::Unattended-Upgrade is not on"),
-        (Completed(0, "", ""), True, "active", "APT::Periodic::Unattended-Upgrade is not on"),
-        (ON, False, "active", "unattended-upgrades is not installed"),
-        (ON, True, "inactive", "apt-daily-upgrade.timer is inactive"),
+        ({}, True, RUN, ""),
+        ({"Unattended_Upgrade": "0"}, True, RUN, "APT::Periodic::Unattended-Upgrade is not on"),
+        ({"Unattended_Upgrade": None}, True, RUN, "APT::Periodic::Unattended-Upgrade is not on"),
+        ({"Update_Package_Lists": "0"}, True, RUN, "APT::Periodic::Update-Package-Lists is not on"),
+        ({"Enable": "0"}, True, RUN, "APT::Periodic::Enable is 0"),
+        ({}, False, RUN, "unattended-upgrades is not installed"),
+        ({}, True, (RUN[0], ("apt-daily-upgrade.timer", "inactive")), "apt-daily-upgrade.timer does not run"),
+        ({}, True, RUN[1:], "apt-daily.timer does not run"),
     ],
 )
-def test_updates(setting, installed, state, cause):
-    world = host({"apt-config": setting, "systemctl": shown(Id="apt-daily-upgrade.timer", ActiveState=state)})
+def test_updates(settings, installed, timers, cause):
+    world = host({"apt-config": periodic(**settings), "systemctl": shown(*timers)})
     if installed:
         world.files["/usr/bin/unattended-upgrade"] = "x"
     assert golive.updates(world, 5).cause == cause
 
 
 def test_updates_where_systemd_says_nothing():
-    assert "apt-daily-upgrade.timer is unknown" in golive.updates(host({"apt-config": ON}), 5).cause
+    assert "apt-daily-upgrade.timer does not run" in golive.updates(host({"apt-config": periodic()}), 5).cause
 
 
 SSHD = "passwordauthentication no\nkbdinteractiveauthentication no\npermitemptypasswords no\npermitrootlogin without-password\nport 22\n"
@@ -243,6 +260,24 @@ def test_ssh(said, cause):
     assert golive.ssh(host({"sshd": Completed(0, said, "")}), 5).cause == cause
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Port 22\nMatch User backup\n  PasswordAuthentication yes\n", "/etc/ssh/sshd_config.d/50-x.conf lets some in with PasswordAuthentication yes"),
+        ("match group x\n permitrootlogin=yes\n", "lets some in with permitrootlogin=yes"),
+        ("Match User backup\n  PasswordAuthentication no\n#  PasswordAuthentication yes\n  X11Forwarding yes\n", ""),
+        ("PasswordAuthentication yes\n", ""),
+    ],
+)
+def test_what_a_match_of_ssh_allows_is_a_warning(text, words):
+    world = host({"sshd": Completed(0, SSHD, "")})
+    world.files.update(
+        {"/etc/ssh/sshd_config": "Include x", "/etc/ssh/sshd_config.d/50-x.conf": text, "/etc/ssh/sshd_config.d/50-x.bak": "Match all\nPermitRootLogin yes"}
+    )
+    check = golive.ssh(world, 5)
+    assert (check.verdict, words in check.cause) == ("warn" if words else "ok", True)
+
+
 def test_ssh_that_cannot_be_asked():
     assert golive.ssh(host({}), 5).cause == "the settings of sshd cannot be read: not found"
 
@@ -255,7 +290,9 @@ def chain(**changes):
     ("chains", "healthy"),
     [
         ([chain()], True),
-        ([chain(family="ip"), chain(hook="forward")], True),
+        ([chain(family="ip"), chain(family="ip6"), chain(hook="forward")], True),
+        ([chain(family="ip"), chain(family="ip6", policy="accept")], False),
+        ([chain(family="ip")], False),
         ([chain(policy="accept")], False),
         ([chain(hook="forward")], False),
         ([chain(family="bridge")], False),
@@ -264,7 +301,21 @@ def chain(**changes):
 )
 def test_the_firewall(chains, healthy):
     said = json.dumps({"nftables": [{"metainfo": {}}, *chains]})
-    assert golive.firewall(host({"nft": Completed(0, said, "")}), 5).healthy is healthy
+    world = host({"nft": Completed(0, said, "")})
+    world.files[golive.IPV6] = f"{'0' * 31}1 01 80 10 80       lo\nfe80 02 40 20 80     eth0\n"
+    assert golive.firewall(world, 5).healthy is healthy
+
+
+def test_a_host_without_ipv6_needs_no_rules_for_it():
+    world = host({"nft": Completed(0, json.dumps({"nftables": [chain(family="ip")]}), "")})
+    assert golive.firewall(world, 5).healthy
+    world.files[golive.IPV6] = f"{'0' * 31}1 01 80 10 80       lo\n"
+    assert golive.firewall(world, 5).healthy
+
+
+def test_firewalld_is_not_judged():
+    world = host({"nft": Completed(0, json.dumps({"nftables": [chain(table="firewalld", policy="accept")]}), "")})
+    assert golive.firewall(world, 5).verdict == "warn"
 
 
 @pytest.mark.parametrize("done", [Completed(127, "", "nft: not found"), Completed(0, "[]", ""), Completed(0, "{}", "")])
@@ -287,17 +338,21 @@ def test_a_backup_that_is_watched():
     ],
 )
 def test_monitoring(state, notify, cause):
-    check = golive.monitoring(host({"systemctl": shown(ActiveState=state)}), {"notify": notify}, 5)
+    check = golive.monitoring(host({"systemctl": shown(("anchorage-health.timer", state))}), {"notify": notify}, 5)
     assert check.cause == cause and "hook.test" not in repr(check)
 
 
 def test_what_runs_comes_back_after_a_boot():
-    units = [("nginx.service", "active", "enabled"), ("redis-server@a.service", "active", "disabled"), ("anchorage-recover.service", "inactive", "disabled")]
-    said = "\n\n".join(f"Id={name}\nActiveState={state}\nUnitFileState={file}" for name, state, file in units)
-    check = golive.boot(host({"systemctl": Completed(0, f"{said}\n", "")}), 5)
+    units = [("nginx.service", "active"), ("redis-server@a.service", "active", "disabled"), ("anchorage-recover.service", "inactive", "disabled")]
+    world = host({"systemctl": shown(*units)})
+    check = golive.boot(world, 5)
+    assert {"nftables.service", "postgresql.service", "apt-daily-upgrade.timer", "certbot.timer"} <= {*world.ran[0]["argv"]}
     assert check.cause == "redis-server@a.service would not come back after a boot"
     assert check.evidence == {"nginx.service": "enabled", "redis-server@a.service": "disabled"}
 
 
 def test_the_boxes_of_a_host_are_named():
-    assert [box.name for box in golive.boxes_of_host(HostWorld(), {})] == ["updates", "ssh", "firewall", "backup", "monitoring", "boot"]
+    world = HostWorld()
+    assert [box.name for box in golive.boxes_of_host(world, {})] == ["updates", "ssh", "firewall", "monitoring", "boot"]
+    world.files[golive.DATABASES] = "data"
+    assert [box.name for box in golive.boxes_of_host(world, {})] == ["updates", "ssh", "firewall", "backup", "monitoring", "boot"]

@@ -12,7 +12,7 @@ import stat
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils.host_manifest import judge_files, known, remember
+from ansible_collections.anchorage.vps.plugins.module_utils.host_manifest import REMOVED, forget, judge_files, known, remember, was_removed
 from ansible_collections.anchorage.vps.plugins.module_utils.host_state_tree import Tree
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
@@ -75,20 +75,35 @@ def test_many_changes_are_told_in_short(tmp_path):
     assert check.cause.endswith("/4 is gone, and 2 more") and len(check.evidence["changed"]) == 7
 
 
-def test_what_is_to_be_absent_is_forgotten_with_all_below_it(host):
+def kinds(place):
+    return {name: entry["kind"] for name, entry in known(World(), place).items()}
+
+
+def test_what_is_to_be_absent_is_known_as_removed_with_all_below_it(host):
     _root, entries, place = host
     remember(World(), [{"kind": "absent", "path": "/etc/a"}], path=place)
-    assert set(known(World(), place)) == {"/etc/b", "/etc/l"}
+    assert kinds(place) == {"/etc/a": REMOVED, "/etc/b": "file", "/etc/l": "link"}
+    assert was_removed(World(), "/etc/a", path=place) and not was_removed(World(), "/etc/b", path=place) and not was_removed(World(), "/x", path=place)
     remember(World(), [{"kind": "absent", "path": "/etc"}], path=place)
-    assert known(World(), place) == {}
+    assert kinds(place) == dict.fromkeys(("/etc", "/etc/a", "/etc/b", "/etc/l"), REMOVED) and judged(host).evidence == {"known": 0, "changed": {}}
     remember(World(), entries[:1], path=place)
-    assert set(known(World(), place)) == {"/etc/a"}
+    assert kinds(place)["/etc/a"] == "file" and judged(host).evidence["known"] == 1
+
+
+def test_what_is_to_be_absent_and_is_gone_already_is_no_difference(host):
+    root, _entries, place = host
+    gone = lambda path: not os.path.lexists(root / path.lstrip("/"))  # noqa: E731
+    (root / "etc" / "a").unlink()
+    forget(World(), ["/etc/*"], ["/etc/b"], gone, path=place)
+    assert kinds(place) == {"/etc/a": REMOVED, "/etc/b": "file", "/etc/l": "link"}, "what is wanted or still there is kept"
+    forget(World(), ["/other/*"], [], lambda path: True, path=place)
+    assert kinds(place)["/etc/l"] == "link"
 
 
 def test_nothing_is_written_where_nothing_is_new(host, monkeypatch):
     monkeypatch.setattr(World, "write_atomic", lambda *_arguments, **_options: pytest.fail("written"))
     remember(World(), host[1], path=host[2])
-    remember(World(), [{"kind": "absent", "path": "/etc/other"}], path=host[2])
+    forget(World(), ["/etc/*"], [], lambda path: False, path=host[2])
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]"])

@@ -369,7 +369,7 @@ def test_locked_lists_are_waited_for(tmp_path):
 
 def kept(root):
     path = root / "var/lib/anchorage/files.json"
-    return {name: entry["sha256"] for name, entry in json.loads(path.read_text()).items()} if path.exists() else None
+    return {name: entry.get("sha256", entry["kind"]) for name, entry in json.loads(path.read_text()).items()} if path.exists() else None
 
 
 def test_what_was_installed_is_kept_for_a_diagnosis(host, tmp_path):
@@ -387,7 +387,12 @@ def test_what_was_installed_is_kept_for_a_diagnosis(host, tmp_path):
     engine(host, tmp_path).read(document(wanted))
     assert kept(tmp_path) == {"/etc/shop/a": digest}, "an edit is not what provisioning left"
     engine(host, tmp_path).apply(document([], absent=["/etc/shop/a"]), {})
-    assert kept(tmp_path) == {}
+    assert kept(tmp_path) == {"/etc/shop/a": "removed"}
+    engine(host, tmp_path).read(document([("/etc/shop/b", "three")]))
+    engine(host, tmp_path).apply(document([("/etc/shop/b", "three")]), contents(("/etc/shop/b", "three")))
+    (tmp_path / "etc/shop/b").unlink()
+    engine(host, tmp_path).read(document([], absent=["/etc/shop/*"]))
+    assert kept(tmp_path)["/etc/shop/b"] == "removed", "somebody else was faster"
 
 
 def test_a_file_that_was_right_already_is_kept_too(host, tmp_path):

@@ -84,5 +84,8 @@ def test_an_app_s_secrets_are_what_was_generated_given_and_what_stands_in_its_ur
         "redis_cache_url": None,
     }
     assert secrets_of(document) == {"j" * 20, "sk_live_1", "p%41ss", "red@is"}
+    worker = {"env": {"STRIPE_API_KEY": "sk_live_2", "MODE": "worker"}}
+    more = {"secret_keys": ["NPM_TOKEN", "STRIPE_API_KEY"], "processes": [worker, {}], "build": {"env": {"NPM_TOKEN": "npm_3", "CI": "1"}}, "env": None}
+    assert secrets_of(more) == {"sk_live_2", "npm_3"}
     assert secrets_of({"database_url": "postgres://[broken"}) == set()
     assert secrets_of({"database_url": "postgres://db/shop?user=a&password=qu%2Fery"}) == {"qu/ery"}

@@ -184,6 +184,42 @@ def test_a_proxy_elsewhere_is_asked_where_it_is():
 # ---- the way to a worker
 
 
+@pytest.mark.parametrize("kind", ["refused", "unreachable", "timeout"])
+def test_where_nobody_listens_for_plain_http_nothing_is_told(site, kind):
+    def lax(_method, url, _headers):
+        if url.startswith("http://shop.test"):
+            raise ProbeError(kind, "127.0.0.1:80 refused the connection", "nginx")
+
+    assert wrong(site(lax)[0]) == {}
+
+
+@pytest.mark.parametrize(("credentials", "verdict"), [(None, "warn"), ("false", "warn"), ("true", "fail")])
+def test_what_any_site_may_read_without_a_session_is_a_warning(site, credentials, verdict):
+    more = [("Access-Control-Allow-Credentials", credentials)] if credentials else []
+    found, _asked = site(lambda method, url, headers: (200, [("Access-Control-Allow-Origin", "*"), *more], "") if headers.get("Origin") else None, env={})
+    assert found["origins:/"].verdict == verdict
+
+
+def test_an_origin_is_asked_for_as_browsers_send_it(site):
+    _found, asked = site(env={"STORE_CORS": f"{OWN}/shop/"})
+    assert {headers["Origin"] for _method, _url, headers, _to in asked if "Origin" in headers} == {FOREIGN, OWN}
+
+
+def test_one_question_that_breaks_takes_none_along(site):
+    def lax(method, _url, _headers):
+        if method == "POST":
+            raise OSError("too many links")
+
+    found, _asked = site(lax)
+    assert wrong(found) == {"webhook:/hooks/pay": "it could not be asked: OSError: too many links"}
+
+
+def test_an_app_behind_ipv6_is_asked_at_its_port(site):
+    processes = [PROCESSES[0]]
+    _found, asked = site(processes=processes, listen_address="2001:db8::1")
+    assert "http://[2001:db8::1]:9000/hooks/pay" in {url for _method, url, _headers, _to in asked}
+
+
 def test_a_worker_that_listens_beyond_loopback():
     world = HostWorld()
     world.listen(("0.0.0.0", 9001, 50), ("127.0.0.1", 9003, 51), ("0.0.0.0", 9000, 52))
@@ -200,40 +236,44 @@ def test_a_worker_that_listens_beyond_loopback():
         ("proxy_pass http://127.0.0.1:9002; # not :9003", False),
         ("proxy_pass http://127.0.0.1:90031;", False),
         ("listen 9003;", False),
+        ("proxy_pass http://10.9.9.9:9003;", False),
     ],
 )
 def test_a_site_that_leads_to_a_worker(line, leads):
     world = HostWorld()
     path = "/etc/nginx/anchorage/sites/other.conf"
     world.files[path] = f"server {{\n    {line}\n}}\n"
+    world.files["/etc/nginx/nginx.conf"] = "http {}"
     check = judge_worker_route(world, DOCUMENT)
     assert check.cause == (f"{path} leads to port 9003 of shop-worker-green" if leads else "")
-    elsewhere = judge_worker_route(world, {**DOCUMENT, "proxy_address": "10.0.0.5"})
-    assert elsewhere.verdict == "ok" and elsewhere.evidence["configuration_read"] is False
+    assert judge_worker_route(world, {**DOCUMENT, "proxy_address": None}).cause == check.cause, "whoever the app's own proxy is"
+    del world.files["/etc/nginx/nginx.conf"]
+    assert judge_worker_route(world, DOCUMENT).evidence["configuration_read"] is False
 
 
-def test_an_app_of_which_all_is_public_has_no_way_to_hide():
-    assert judge_worker_route(HostWorld(), {**DOCUMENT, "processes": [PROCESSES[0], PROCESSES[2]]}) is None
+def test_an_app_of_which_all_is_public_has_no_way_to_hide(site):
+    assert "worker_route" not in site(processes=[PROCESSES[0], PROCESSES[2]])[0]
 
 
 def test_the_configuration_is_read_to_a_depth():
     world = HostWorld()
-    world.files.update({"/etc/nginx/a.conf": "a # b\n#c\nd#e;# f", "/etc/nginx/1/2/3/4/deep": "x", "/etc/nginx/1/2/3/4/5/deeper": "x"})
-    assert dict(configuration(world)) == {"/etc/nginx/a.conf": "a \n\nd#e;", "/etc/nginx/1/2/3/4/deep": "x"}
+    world.files.update({"/etc/nginx/a.conf": "a # b\n#c\nd#e;# f", "/etc/nginx/1/2/3/4/deep.conf": "x", "/etc/nginx/1/2/3/4/5/deeper.conf": "x"})
+    world.files.update({"/etc/nginx/sites-enabled/shop": "y", "/etc/nginx/sites-available/old.conf": "z", "/etc/nginx/a.conf.bak": "z"})
+    assert dict(configuration(world)) == {"/etc/nginx/a.conf": "a \n\nd#e;", "/etc/nginx/1/2/3/4/deep.conf": "x", "/etc/nginx/sites-enabled/shop": "y"}
 
 
 def test_what_cannot_be_read_is_passed_over(monkeypatch):
     world = HostWorld()
-    world.files.update({"/etc/nginx/a": "a", "/etc/nginx/b": "b"})
+    world.files.update({"/etc/nginx/a.conf": "a", "/etc/nginx/b.conf": "b"})
     plain = world.read_part
 
     def read_part(path, offset, limit):
-        if path.endswith("a"):
+        if path.endswith("a.conf"):
             raise IsADirectoryError(path)
         return plain(path, offset, limit)
 
     monkeypatch.setattr(world, "read_part", read_part)
-    assert dict(configuration(world)) == {"/etc/nginx/b": "b"}
+    assert dict(configuration(world)) == {"/etc/nginx/b.conf": "b"}
 
 
 def test_expressions_are_no_origins():

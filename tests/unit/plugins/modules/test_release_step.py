@@ -44,3 +44,9 @@ def test_where_anything_is_to_be_done_it_is_not(plan):
     assert "status" not in plan(steps=["activate"])
     assert "status" not in plan(stale=["/srv/shop/releases/r0"])
     assert "status" not in plan(documents=())
+
+
+def test_what_cannot_be_tidied_up_is_left_to_the_task_that_tidies_up(plan, monkeypatch):
+    assert "status" in plan()
+    monkeypatch.setattr(release_step.engine, "status", lambda app: 1 / 0)
+    assert "status" not in plan()
