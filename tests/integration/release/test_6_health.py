@@ -13,6 +13,8 @@ import pytest
 from .conftest import until
 
 HEADERS = "/etc/nginx/anchorage/headers.conf"
+ANYBODY = "printf 'add_header Access-Control-Allow-%s always;\\n' 'Origin \"*\"' 'Credentials true'"
+RELOAD = "nginx -s reload; sleep 1"
 PM2 = "runuser -u alpha -- env PM2_HOME=/var/lib/pm2/alpha pm2"
 
 
@@ -140,8 +142,8 @@ def test_the_checklist_is_ticked_but_for_what_is_not_there(well):
             "/etc/nginx/anchorage/sites/leak.conf leads to port {worker} of alpha-worker-{slot}",
         ),
         (
-            f"cp {HEADERS} /run/headers; echo 'add_header Access-Control-Allow-Origin \"*\" always;' >> {HEADERS}; nginx -s reload; sleep 1",
-            f"cp /run/headers {HEADERS}; nginx -s reload; sleep 1",
+            f"cp {HEADERS} /run/headers; {ANYBODY} >> {HEADERS}; {RELOAD}",
+            f"cp /run/headers {HEADERS}; {RELOAD}",
             "alpha refusals",
             "GET / lets any origin in (Access-Control-Allow-Origin: *)",
         ),
@@ -159,7 +161,7 @@ def test_the_checklist_is_ticked_but_for_what_is_not_there(well):
             "passwordauthentication is yes",
         ),
         ("systemctl stop nftables", "systemctl start nftables", "host: firewall", "no chain drops what comes in unasked"),
-        ("systemctl stop apt-daily-upgrade.timer", "systemctl start apt-daily-upgrade.timer", "host: updates", "apt-daily-upgrade.timer is inactive"),
+        ("systemctl stop apt-daily-upgrade.timer", "systemctl start apt-daily-upgrade.timer", "host: updates", "apt-daily-upgrade.timer does not run"),
         ("systemctl disable --quiet nginx", "systemctl enable --quiet nginx", "host: boot", "nginx.service would not come back after a boot"),
         (
             "cp -p /etc/nginx/nginx.conf /run/nginx.conf; echo '# by hand' >> /etc/nginx/nginx.conf",
