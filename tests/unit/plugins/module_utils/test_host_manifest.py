@@ -92,7 +92,10 @@ def test_what_is_to_be_absent_is_known_as_removed_with_all_below_it(host):
 
 def test_what_is_to_be_absent_and_is_gone_already_is_no_difference(host):
     root, _entries, place = host
-    gone = lambda path: not os.path.lexists(root / path.lstrip("/"))  # noqa: E731
+
+    def gone(path):
+        return not os.path.lexists(root / path.lstrip("/"))
+
     (root / "etc" / "a").unlink()
     forget(World(), ["/etc/*"], ["/etc/b"], gone, path=place)
     assert kinds(place) == {"/etc/a": REMOVED, "/etc/b": "file", "/etc/l": "link"}, "what is wanted or still there is kept"

@@ -20,7 +20,7 @@ def plan(monkeypatch):
     """Ask for the plan of two apps, of which the first has these steps and leaves these paths behind."""
     kept = []
     monkeypatch.setattr(release_step, "App", lambda name, world, document=None: name)
-    monkeypatch.setattr(release_step.engine, "keep_document_unless_busy", lambda app: kept.append(app))
+    monkeypatch.setattr(release_step.engine, "keep_document_unless_busy", kept.append)
     monkeypatch.setattr(release_step.engine, "status", lambda app: {**STATUS, "app": app})
 
     def ask(steps=(), stale=(), documents=("shop", "blog"), **options):
