@@ -75,6 +75,8 @@ def test_a_site_that_refuses_what_it_must(site):
     assert [*found] == ["origins:/store/products", "origins:/auth/session", "plain_http", "webhook:/hooks/pay", "worker_route"]
     assert ("OPTIONS", f"{OWN}/auth/session", {"Origin": FOREIGN, "Access-Control-Request-Method": "POST"}, "127.0.0.1:443") in asked
     assert ("GET", "http://shop.test/", {}, "127.0.0.1:80") in asked
+    methods = {(url, headers["Access-Control-Request-Method"]) for method, url, headers, _to in asked if method == "OPTIONS"}
+    assert methods == {(f"{OWN}/store/products", "GET"), (f"{OWN}/auth/session", "POST")}, "Medusa answers no preflight for a method that a path has not"
     direct = next(call for call in asked if call[1] == "http://127.0.0.1:9000/hooks/pay")
     assert direct[2] == {"Host": "shop.test", "X-Forwarded-Proto": "https", "Content-Type": "application/json"}
     assert not any({"Cookie", "Authorization"} & set(call[2]) for call in asked)
