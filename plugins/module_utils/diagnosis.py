@@ -193,9 +193,10 @@ def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidenc
         return f"systemctl enable --now pm2-{user}"
     if name == "boot_unit" and "runs as" in cause:
         return f"systemctl cat pm2-{user}: who changed it; provision.yml, on the controller, puts it back"
-    crashes = re.match(r"(\S+) is (?:errored|launching|waiting restart) after [1-9]\d* restarts", cause) if app else None
-    if crashes and app:
-        return f"tail -50 /var/log/pm2/{user}/{crashes.group(1)}.log says why it ends; then anchorage rollback {app.name}, or systemctl restart pm2-{user}"
+    # Of a crash loop either the count of its restarts is seen, or the moment in which it runs and does not listen yet.
+    ending = re.match(r"(\S+) (?:is (?:errored|launching|waiting restart) after [1-9]\d* restarts|does not listen on port)", cause)
+    if ending and app:
+        return f"tail -50 /var/log/pm2/{user}/{ending.group(1)}.log says why; then anchorage rollback {app.name}, or systemctl restart pm2-{user}"
     return f"systemctl restart pm2-{user}"
 
 

@@ -198,7 +198,9 @@ def judge_unit(world: World, name: str, who: Account, daemon: int | None, member
             wrong.append(f"the unit {name} is {facts.get('ActiveState')}")
         if facts.get("User") != who.user:
             wrong.append(f"the unit {name} runs as {facts.get('User') or 'root'}, not as {who.user}")
-        outside = sorted(pid for pid in {*members, *([daemon] if daemon else [])} if pid and name not in units(world, pid))
+        # One that has ended since PM2 named it, as in a crash loop, is nowhere.
+        alive = [pid for pid in {*members, *([daemon] if daemon else [])} if pid and world.exists(f"/proc/{pid}/cgroup")]
+        outside = sorted(pid for pid in alive if name not in units(world, pid))
         if outside:
             pids = ", ".join(str(pid) for pid in outside)
             wrong.append(f"pid {pids} live{'s' if len(outside) == 1 else ''} outside the control group of {name}")

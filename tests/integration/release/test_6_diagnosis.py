@@ -102,7 +102,7 @@ FAULTS = {
         f"mv {{app}}/server.js {{app}}/server.away; {PM2} restart alpha-server-{{slot}}; sleep 15",
         "mv {app}/server.away {app}/server.js; systemctl restart pm2-alpha",
         "alpha processes",
-        "process:alpha-server-{slot}",
+        "process:alpha-server-{slot} or port:alpha-server-{slot}",  # as the moment is
         "tail -50 /var/log/pm2/alpha/alpha-server-{slot}.log",
     ),
     "the boot unit is another user's": Fault(
@@ -191,7 +191,7 @@ def test_the_diagnosis_names_the_fault_first(shop, fault):
     finally:
         host.shell(undo)
     first = told["findings"][0]
-    assert (first["name"], first["check"]) == (name, check), told["findings"]
+    assert first["name"] == name and first["check"] in check.split(" or "), told["findings"]
     assert command in first["command"], first
     for value in (text for text in secrets.values() if isinstance(text, str) and len(text) > 12):
         forms = {value, urllib.parse.quote(value, safe=""), json.dumps(value)[1:-1], base64.b64encode(value.encode()).decode().rstrip("=")[:-1]}

@@ -287,3 +287,9 @@ def test_a_user_that_does_not_exist_is_named():
 def test_the_boot_unit_knows_where_pm2_lives(said, home):
     world = FakeWorld(commands=lambda call: Completed(0, said, ""))
     assert pm2.home_of_unit(world, "pm2-shop.service") == home and world.ran[0]["argv"][-1] == "pm2-shop.service"
+
+
+def test_a_process_that_has_just_ended_lives_nowhere():
+    """In a crash loop PM2 names processes that are gone already; that is no fault of the boot unit."""
+    found = Host(entries=(entry(pid=999), WORKER)).ask()
+    assert "boot_unit" not in verdicts(found) and not found.healthy
