@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from ansible_collections.anchorage.vps.tests.lab import engine
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -54,6 +56,13 @@ def run(*argv: str, check: bool = True, **environment: str) -> subprocess.Comple
     if check and done.returncode:
         pytest.fail(f"{' '.join(argv)} ended with {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-3000:]}", pytrace=False)
     return done
+
+
+@pytest.fixture(scope="session")
+def this_engine():
+    """This machine's container engine, installed and started where it is not; for tests that ask it without a lab of their own."""
+    engine.ensure()
+    return engine
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,7 @@ def clean() -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Carry out one command."""
     command = arguments.command
-    engine.ensure(ROOT / ".cache" / "lab" / "dockerd.log")
+    engine.ensure()
     lab = Lab(arguments.lab) if "lab" in arguments else None
     if command == "image":
         print(images.ensure(arguments.suite))

@@ -15,6 +15,7 @@ import time
 from .errors import LabError
 
 START_SECONDS = 90
+LOG = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "lab" / "dockerd.log"
 
 
 def docker(*arguments: str, text: str | None = None, data: bytes | None = None, timeout: float | None = None) -> str:
@@ -66,7 +67,7 @@ def install(*packages: str) -> None:
             raise LabError(f"apt-get {command[0]} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
 
 
-def ensure(log: pathlib.Path) -> None:
+def ensure(log: pathlib.Path = LOG) -> None:
     """Leave with an engine that answers, or say in one sentence what is missing."""
     if answers("info"):
         return

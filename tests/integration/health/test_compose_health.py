@@ -51,7 +51,7 @@ class Project:
 
 
 @pytest.fixture
-def project():
+def project(this_engine):
     made = Project(images.ensure("trixie"))
     yield made
     with contextlib.suppress(engine.LabError):

@@ -124,7 +124,7 @@ def test_every_health_module_has_examples():
 
 
 @pytest.fixture(scope="module")
-def project():
+def project(this_engine):
     """A Compose project as its examples want it, on this machine's Engine, under a name that nobody else has."""
     name, image = "anchorage-test-examples", images.ensure("trixie")
     found = engine.docker("ps", "--all", "--quiet", f"--filter=label={PROJECT}={name}").split()
