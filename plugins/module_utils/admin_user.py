@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
 import typing as t
 
+from . import runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .release_plan import common_environment
@@ -41,30 +40,9 @@ def ensure(app: App, log: Log, release: str) -> bool:
     words = [word.replace("{email}", admin["email"]).replace("{password}", password) for word in admin["command"]]
     if words[0] != "node":
         raise AnchorageError(f"apps.{app.name}.admin.command must start with the word node.", live=app.living())
-    directory = f"{app.layout.release(release)}/app"
-    environment = common_environment(app.document)
-    environment.update({"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": app.layout.pm2_home, "LANG": "C.UTF-8", "ANCHORAGE_ARGV": json.dumps(words[1:])})
-    if app.extra_ca_file:
-        environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
-    path = f"{app.layout.release(release)}/run/admin.json"
-    app.write_exec(path, argv=["node", "-e", WRAPPER], cwd=directory, env=environment, gid=pwd.getpwnam(app.user).pw_gid)
+    environment = {**common_environment(app.document), "ANCHORAGE_ARGV": json.dumps(words[1:])}
     output: list[str] = []
-    try:
-        rc = app.world.stream(
-            app.sandboxed(
-                [app.command, "exec", path],
-                directory="/",
-                env={},
-                writable=[app.layout.pm2_home, app.layout.shared],
-                memory_mb=None,
-                timeout_seconds=120,
-                name="admin",
-            ),
-            output.append,
-            timeout=150,
-        )
-    finally:
-        os.unlink(path)
+    rc = runtimes.of(app).once(release, "admin", ["node", "-e", WRAPPER], environment, output.append, memory_mb=None, seconds=120, forget=True)
     if rc != 0 and not any(KNOWN in line for line in output):
         last = t.cast(str, next((line for line in reversed(output) if line.strip()), "no output")).replace(password, "(hidden)")
         raise AnchorageError(

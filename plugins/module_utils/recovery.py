@@ -20,7 +20,7 @@ def recover(app: App, log: Log) -> bool:
     if not app.unsettled:
         return False
     slots = Slots(app, log)
-    slots.manager.require_unit()
+    slots.runtime.require()
     if journal.switch is not None:
         log.say(f"{app.name}: release {journal.switch['release']} was never confirmed; going back to {journal.switch['from_release'] or 'nothing'}")
     lost = slots.settle()

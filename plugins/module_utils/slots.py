@@ -6,81 +6,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import pwd
 import typing as t
 
-from . import drain, health, hold, memory, processes
+from . import drain, health, hold, memory, processes, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, bracketed, probe
-from .layout import PATH
-from .release_plan import Instance, ecosystem_entry, instances, listen_address
+from .release_plan import Instance, instances, listen_address
 from .world import fsync_directory
 
 #: How a process without a health check is judged: it must stay alive.
 STEADY = {"path": None, "status": 200, "deadline_seconds": 60, "interval_seconds": 1, "successes": 5}
-
-
-class Manager:
-    """PM2 of one app, spoken to as the app's user and with a clean environment (PM2 dumps what it is called with)."""
-
-    def __init__(self, app: App) -> None:
-        self.app = app
-        self.environment = {"PATH": PATH, "HOME": app.layout.pm2_home, "PM2_HOME": app.layout.pm2_home, "LANG": "C.UTF-8"}
-
-    def _pm2(self, *args: str, timeout: float = 120) -> str:
-        done = self.app.world.run(["pm2", *args], env=self.environment, cwd=self.app.layout.pm2_home, user=self.app.user, timeout=timeout)
-        if done.rc != 0:
-            text = (done.stderr or done.stdout).strip().splitlines()[-3:]
-            raise AnchorageError(f"'pm2 {args[0]}' of {self.app.name} failed with code {done.rc}: {' '.join(text)[:400]}")
-        return done.stdout
-
-    def require_unit(self) -> None:
-        """PM2's daemon must be the unit's, so that every process lives in its cgroup: start the unit before any pm2 command."""
-        unit = f"pm2-{self.app.user}.service"
-        if self.app.world.run(["systemctl", "is-active", "--quiet", unit]).rc == 0:
-            return
-        done = self.app.world.run(["systemctl", "start", unit], timeout=120)
-        if done.rc != 0:
-            raise AnchorageError(f"{unit} does not start: {done.stderr.strip()[:300]}", next_step=f"Read: journalctl -u {unit}")
-
-    def list(self) -> list[dict[str, t.Any]]:
-        """Return PM2's processes. Before its JSON it may print a banner."""
-        text = self._pm2("jlist")
-        start = text.find("[{") if "[{" in text else text.find("[]")
-        return t.cast("list[dict[str, t.Any]]", json.loads(text[start:])) if start >= 0 else []
-
-    def names(self) -> set[str]:
-        """Return the names of all processes."""
-        return {entry["name"] for entry in self.list()}
-
-    def at_rest(self, seconds: float) -> dict[str, bool]:
-        """Return all processes, and whether each is meant to run, once none of them is about to stop (its daemon ends what a dead caller began)."""
-        end = self.app.world.monotonic() + seconds
-        while True:
-            states = {entry["name"]: entry.get("pm2_env", {}).get("status", "online") for entry in self.list()}
-            if "stopping" not in states.values() or self.app.world.monotonic() >= end:
-                return {name: state not in ("stopping", "stopped", "errored") for name, state in states.items()}
-            self.app.world.sleep(1)
-
-    def start(self, entries: list[dict[str, t.Any]]) -> None:
-        """Start processes; one that exists under a name is replaced."""
-        present = self.names()
-        stale = [entry["name"] for entry in entries if entry["name"] in present]
-        if stale:
-            self.delete(stale)
-        path = f"{self.app.layout.pm2_home}/starting.json"
-        user = pwd.getpwnam(self.app.user)
-        self.app.world.write_atomic(path, json.dumps({"apps": entries}).encode(), mode=0o640, uid=0, gid=user.pw_gid)
-        self._pm2("start", path)
-        os.unlink(path)
-
-    def delete(self, names: t.Iterable[str]) -> None:
-        """Stop processes gracefully and forget them."""
-        for name in names:
-            self._pm2("delete", name, timeout=600)
 
 
 def running(app: App) -> bool:
@@ -105,7 +42,7 @@ class Slots:
     def __init__(self, app: App, log: Log) -> None:
         self.app = app
         self.log = log
-        self.manager = Manager(app)
+        self.runtime = runtimes.of(app)
 
     def used_by_proxy(self) -> str:
         """Return the slot that the proxy uses."""
@@ -121,14 +58,6 @@ class Slots:
                 return slot, environment.get("ANCHORAGE_RELEASE")
         return None, None
 
-    def entries(self, release: str, slot: str) -> list[dict[str, t.Any]]:
-        """Return what PM2 is told of a release in a slot."""
-        return [self._entry(instance, release) for instance in instances(self.app.at(release).document, slot)]
-
-    def _entry(self, instance: Instance, release: str) -> dict[str, t.Any]:
-        stop_seconds = hold.stop_seconds(self.app.document, instance.process)
-        return ecosystem_entry(self.app.layout, release, instance, self.app.command, f"/var/log/pm2/{self.app.user}", stop_seconds)
-
     def start(self, wanted: t.Sequence[Instance], release: str, *, until: float | None = None) -> None:
         """Start processes of a release and prove each.
 
@@ -139,7 +68,7 @@ class Slots:
             return
         for instance in wanted:
             self.log.say(f"{self.app.name}: start {instance.name} of release {release}" + (f" on port {instance.port}" if instance.port else ""))
-        self.manager.start([self._entry(instance, release) for instance in wanted])
+        self.runtime.start(wanted, release)
         for instance in wanted:
             self.prove(instance, release, until=until)
 
@@ -190,37 +119,17 @@ class Slots:
         return min(self.owners(instance, release), key=lambda pid: (processes.started(self.app.world, pid), pid), default=None)
 
     def _identity(self, instance: Instance, release: str) -> health.Check:
-        """The process on the port must be of this release: PM2 calls a process online that listens nowhere."""
-        world = self.app.world
+        """The process on the port must be of this release."""
         owners = self.owners(instance, release)
         if not owners:
-            return health.judge(
-                "identity",
-                False,
-                cause=f"no process {instance.name} of release {release} is alive",
-                advice=f"/var/log/pm2/{self.app.user}/{instance.name}.log",
-            )
+            cause = f"no process {instance.name} of release {release} is alive"
+            return health.judge("identity", False, cause=cause, advice=self.runtime.where_it_logs(instance))
         if instance.port is None:
             return health.judge("identity", True, evidence={"pids": owners})
-        listening = [listener for listener in processes.listeners(world) if listener.port == instance.port]
-        if not listening:
-            return health.judge(
-                "identity", False, cause=f"nobody listens on port {instance.port} yet", advice=f"/var/log/pm2/{self.app.user}/{instance.name}.log"
-            )
-        table = processes.parents(world)
-        mine = {member for pid in owners for member in processes.family(pid, table)}
-        strangers = [pid for listener in listening for pid in listener.pids if pid not in mine]
-        return health.judge(
-            "identity",
-            not strangers,
-            evidence={"pids": owners, "port": instance.port},
-            cause=f"port {instance.port} belongs to another process ({', '.join(str(pid) for pid in strangers)})",
-            advice=f"ss -ltnp 'sport = :{instance.port}'",
-        )
+        return self.runtime.owns_port(instance, owners)
 
     def _last_lines(self, instance: Instance) -> list[str]:
-        raw = self.app.world.read(f"/var/log/pm2/{self.app.user}/{instance.name}.log") or b""
-        lines = raw.decode("utf-8", "replace").splitlines()[-15:]
+        lines = self.runtime.last_lines(instance)
         for line in lines:
             self.log.command(line)
         return lines
@@ -245,15 +154,10 @@ class Slots:
             os.unlink(flag)
         fsync_directory(self.app.layout.slot_directory)
 
-    def write_boot_file(self, release: str | None, slot: str | None) -> None:
-        """Write down what PM2 starts at boot. Where nothing was ever confirmed there is nothing to write."""
-        if release is None or slot is None:
-            return
-        path = self.app.layout.live_file
-        data = json.dumps({"apps": self.entries(release, slot)}, indent=1).encode()
-        if self.app.world.read(path) != data:
-            gid = pwd.getpwnam(self.app.user).pw_gid
-            self.app.world.write_atomic(path, data, mode=0o640, uid=0, gid=gid)
+    def keep_for_boot(self, release: str | None, slot: str | None) -> None:
+        """See that the next boot starts what is live. Where nothing was ever confirmed there is nothing to keep."""
+        if release is not None and slot is not None:
+            self.runtime.keep_for_boot(release, slot)
 
     def settle_files(self) -> tuple[str | None, str | None]:
         """Let the proxy and the next boot use what the journal says is live. Returns that release and its slot."""
@@ -266,7 +170,7 @@ class Slots:
             self.log.say(f"{self.app.name}: the proxy's slot is {slot}")
         if os.path.exists(self.app.layout.soak_flag):
             self._set_flag(self.app.layout.soak_flag, False)
-        self.write_boot_file(release, slot)
+        self.keep_for_boot(release, slot)
         return release, slot
 
     def _longest_stop(self) -> float:
@@ -294,10 +198,10 @@ class Slots:
     def _settle(self, waiting: hold.Hold) -> list[str]:
         release, slot = self.settle_files()
         wanted = [] if release is None or slot is None else instances(self.app.at(release).document, slot)
-        present = self.manager.at_rest(self._longest_stop())
+        present = self.runtime.at_rest(self._longest_stop())
         leaving = set(present) - {instance.name for instance in wanted}
         drain.drain(self.app, self.log, leaving, at_most=hold.seconds(self.app.document) / hold.SHARE if waiting.active else None)
-        self.manager.delete(sorted(leaving, reverse=True))
+        self.runtime.delete(sorted(leaving, reverse=True))
         missing = [instance for instance in wanted if not present.get(instance.name)]
         public = [instance for instance in wanted if instance.process["public"]]
         lost = self._bring_back([instance for instance in missing if instance in public], release)
@@ -310,7 +214,7 @@ class Slots:
         lost: list[str] = []
         if not missing or release is None:
             return lost
-        self.manager.start([self._entry(instance, release) for instance in missing])
+        self.runtime.start(missing, release)
         for instance in missing:
             try:
                 self.prove(instance, release)

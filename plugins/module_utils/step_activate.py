@@ -55,14 +55,14 @@ class Switch:
         self.log = log
         self.release = release
         self.slots = Slots(app, log)
-        self.manager = self.slots.manager
+        self.runtime = self.slots.runtime
         self.old, self.old_slot = app.journal.live, app.journal.slot
         self.slot = "blue"
 
     def run(self) -> bool:
         """Do it, or leave everything as it was."""
         journal = self.app.journal
-        self.manager.require_unit()
+        self.runtime.require()
         if self.old_slot is None:
             self.old_slot, self.old = self.slots.observed()
         if self.old_slot is not None:
@@ -125,9 +125,9 @@ class Switch:
         waiting.begin(most)
         leaving = {instance.name for instance in instances(old.document, t.cast(str, self.old_slot), public=True)}
         drain.drain(self.app, self.log, leaving, at_most=most / hold.SHARE)
-        for name in sorted(leaving & self.manager.names()):
+        for name in sorted(leaving & self.runtime.names()):
             self.log.say(f"{self.app.name}: stop {name} first (strategy: hold)")
-            self.manager.delete([name])
+            self.runtime.delete([name])
         left = t.cast(float, waiting.until) - self.app.world.monotonic()
         self.log.say(f"{self.app.name}: the release before took {most - left:.0f} s to finish and stop; {max(0.0, left):.0f} s are left for this one")
         return waiting
@@ -187,10 +187,10 @@ class Switch:
 
     def _clear_idle_slot(self) -> None:
         """Remove what an interrupted run left in the slot that is to be used."""
-        left = {instance.name for instance in instances(self.app.document, self.slot)} & self.manager.names()
+        left = {instance.name for instance in instances(self.app.document, self.slot)} & self.runtime.names()
         if left:
             self.log.say(f"{self.app.name}: removing what an earlier run left in slot {self.slot}: {', '.join(sorted(left))}")
-            self.manager.delete(sorted(left))
+            self.runtime.delete(sorted(left))
 
     def _hand_over_workers(self) -> None:
         """Workers take real jobs as soon as they live, so they come after the proof; one that may not overlap stops first."""
@@ -205,12 +205,12 @@ class Switch:
     def _stop_old(self, process: str) -> None:
         if self.old_slot is None:
             return
-        present = self.manager.names()
+        present = self.runtime.names()
         reason = "strategy: hold" if self._one_at_a_time() else "overlap: false"
         for instance in instances(self._old_app().document, self.old_slot):
             if instance.process["name"] == process and instance.name in present:
                 self.log.say(f"{self.app.name}: stop {instance.name} first ({reason})")
-                self.manager.delete([instance.name])
+                self.runtime.delete([instance.name])
 
     def _go_back(self, dead_man: DeadMan) -> list[str]:
         """Undo: the proxy to the old slot, the new processes away, stopped workers back. Returns those that did not come back."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import pwd
 import re
 import socket
 import typing as t
 import urllib.parse
 
-from . import catalog, forecast, lock_waits, memory, rehearsal, restore_point, sessions
+from . import catalog, forecast, lock_waits, memory, rehearsal, restore_point, runtimes, sessions
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
@@ -255,24 +254,15 @@ def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str
     :arg name: what the process and its sessions are called.
     """
     migrate_options = app.document["migrate"]
-    group = pwd.getpwnam(app.user).pw_gid
     environment = common_environment(document)
     environment.update(
         {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": app.layout.pm2_home,
-            "LANG": "C.UTF-8",
             "RELEASE_ID": release,
             "PGAPPNAME": sessions.name(app, name),
             "PGOPTIONS": f"-c lock_timeout={migrate_options['lock_timeout_seconds']}s -c statement_timeout={migrate_options['statement_timeout_seconds']}s",
         }
     )
-    if app.extra_ca_file:
-        environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
     memory.limit_heap(environment, migrate_options.get("memory_mb"))
-    directory = f"{app.layout.release(release)}/app"
-    path = f"{app.layout.release(release)}/run/{name}.json"
-    app.write_exec(path, argv=migrate_options["command"], cwd=directory, env=environment, gid=group)
     patterns = [re.compile(pattern) for pattern in migrate_options["error_patterns"]]
     changes = [re.compile(pattern) for pattern in migrate_options["changed_patterns"]]
     errors: list[str] = []
@@ -286,19 +276,8 @@ def _run(app: App, log: Log, release: str, document: dict[str, t.Any], name: str
 
     limit, watch = migrate_options["timeout_seconds"], memory.Watch(app.world, on_line)
     log.say(f"{app.name}: {' '.join(migrate_options['command'])} (at most {limit} s)")
-    rc = app.world.stream(
-        app.sandboxed(
-            [app.command, "exec", path],
-            directory="/",
-            env={},
-            writable=[app.layout.shared, app.layout.pm2_home],
-            memory_mb=memory.unit_limit(migrate_options.get("memory_mb")),
-            timeout_seconds=limit,
-            name=name,
-        ),
-        watch,
-        timeout=limit + 60,
-    )
+    options = {"memory_mb": migrate_options.get("memory_mb"), "seconds": limit}
+    rc = runtimes.of(app).once(release, name, migrate_options["command"], environment, watch, **options)
     if rc != 0 or errors:
         cause = watch.cause(rc, key="migrate.memory_mb", heap_mb=migrate_options.get("memory_mb"), limit_seconds=limit)
         seen = cause or (f"it said: {errors[0][:300]}" if errors else f"it ended with code {rc}")

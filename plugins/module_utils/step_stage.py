@@ -16,11 +16,11 @@ import tarfile
 import typing as t
 import urllib.request
 
-from . import memory, pruning, room
+from . import memory, pruning, room, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .layout import PATH
-from .release_plan import digest, install_command, instances, package_manager, process_environment, prune_command, satisfies
+from .release_plan import digest, install_command, package_manager, prune_command, satisfies
 from .world import World, fsync_directory
 
 MANIFEST = room.MANIFEST
@@ -87,15 +87,7 @@ def _lay_out(app: App, tree: str, release: str) -> None:
         os.chmod(path, 0o750)
     running = os.path.normpath(f"{app.layout.build(tree)}/{output}")
     os.symlink(os.path.relpath(running, target), f"{staging}/app")
-    for slot in ("blue", "green"):
-        for instance in instances(app.document, slot):
-            app.write_exec(
-                f"{staging}/run/{instance.name}.json",
-                argv=instance.process["command"],
-                cwd=running,
-                env=process_environment(app.document, instance, release, app.extra_ca_file),
-                gid=group,
-            )
+    runtimes.of(app).lay_out(staging, tree, release, group)
     app.world.write_atomic(f"{staging}/document.json", json.dumps(app.document, sort_keys=True).encode(), mode=0o600, uid=0, gid=0)
     facts = {"release": release, "tree": tree, "app": app.name}
     app.world.write_atomic(f"{staging}/release.json", json.dumps(facts).encode(), mode=0o640, uid=0, gid=group)

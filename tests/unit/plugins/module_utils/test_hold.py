@@ -16,9 +16,10 @@ from ansible_collections.anchorage.vps.plugins.module_utils import command, drai
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.hold import Hold
+from ansible_collections.anchorage.vps.plugins.module_utils.pm2_runtime import Pm2
 from ansible_collections.anchorage.vps.plugins.module_utils.recovery import at_boot, recover
 from ansible_collections.anchorage.vps.plugins.module_utils.release_plan import instances
-from ansible_collections.anchorage.vps.plugins.module_utils.slots import Manager, running
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
 from ansible_collections.anchorage.vps.plugins.module_utils.soak import Soak
 from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
@@ -211,7 +212,7 @@ def test_nobody_waits_for_ever_where_nothing_comes_back(shop):
 def test_nobody_waits_while_the_way_back_is_blocked(shop, monkeypatch):
     app, world, log = shop
     world.deaf.add("shop-server-green")
-    monkeypatch.setattr(Manager, "at_rest", lambda self, seconds: pytest.fail("pm2 does not answer"))
+    monkeypatch.setattr(Pm2, "at_rest", lambda self, seconds: pytest.fail("pm2 does not answer"))
     with pytest.raises(pytest.fail.Exception):
         activate(app, log, release="r2")
     assert not Hold(app, log).active and world.history[-1] == f"go to {hold.NOWHERE}"

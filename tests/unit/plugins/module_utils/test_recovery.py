@@ -132,7 +132,7 @@ def test_wherever_the_host_goes_down_the_boot_brings_one_release(tmp_path, monke
         app = fresh()
         world.power_cut()
         Slots(app, SILENT)._set_flag(app.layout.slot_flag, flag == "green")
-        Slots(app, SILENT).write_boot_file(boot_file, {"r1": "blue", "r2": "green"}[boot_file])
+        Slots(app, SILENT).keep_for_boot(boot_file, {"r1": "blue", "r2": "green"}[boot_file])
         engine.recover(fresh(), SILENT, boot=True)
         for entry in json.loads(world.files[app.layout.live_file])["apps"]:
             world._begin(entry)

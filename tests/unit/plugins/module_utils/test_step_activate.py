@@ -11,7 +11,8 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.slots import Manager, running
+from ansible_collections.anchorage.vps.plugins.module_utils.pm2_runtime import Pm2
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
 from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
@@ -171,7 +172,7 @@ def test_what_serves_already_is_left_alone(shop):
 
 def test_a_release_whose_processes_died_is_brought_up_in_the_other_slot(shop):
     app, world, log = shop
-    world._pm2(["pm2", "delete", "shop-worker-blue"], {"user": ME.pw_name, "env": Manager(app).environment})
+    world._pm2(["pm2", "delete", "shop-worker-blue"], {"user": ME.pw_name, "env": Pm2(app).environment})
     world.history.clear()
     assert not running(app)
     assert activate(app, log, release="r1") is True
@@ -351,7 +352,7 @@ def test_the_first_release_and_the_way_back_are_not_watched(watched):
     assert soaked(app, world, log, "r1", leaving="r2") is False
     app.journal.data.update(live=None, slot=None)
     for name in list(world.table):
-        world._pm2(["pm2", "delete", name], {"user": ME.pw_name, "env": Manager(app).environment})
+        world._pm2(["pm2", "delete", name], {"user": ME.pw_name, "env": Pm2(app).environment})
     assert soaked(app, world, log, "r1") is False
 
 
@@ -392,4 +393,4 @@ def test_a_unit_of_pm2_that_does_not_start_is_named(shop):
 
 def test_pm2s_words_before_its_json_are_skipped(shop):
     app, world, _log = shop
-    assert Manager(app).names() == set(world.table)
+    assert Pm2(app).names() == set(world.table)
