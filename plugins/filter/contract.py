@@ -12,6 +12,7 @@ import typing as t
 import yaml
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.anchorage.vps.plugins.module_utils import compose_views
 from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
 from ansible_collections.anchorage.vps.plugins.module_utils.contract import resolve
 from ansible_collections.anchorage.vps.plugins.module_utils.contract_spec import plain
@@ -85,6 +86,7 @@ class FilterModule:
             views.app_urls,
             views.base_firewall_allow,
             views.certbot_certificates,
+            compose_views.docker_compose_projects,
             views.host_apps,
             views.host_roles,
             views.nginx_sites,

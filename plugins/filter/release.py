@@ -9,6 +9,7 @@ import os
 import typing as t
 
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS, SECRETS, STATE, Layout
+from ansible_collections.anchorage.vps.plugins.module_utils.runtime import PM2, name_of
 
 Data = dict[str, t.Any]
 
@@ -26,6 +27,16 @@ def release_directories(documents: list[Data]) -> list[Data]:
         found += [{"path": f"{layout.home}/{name}", "mode": "0755"} for name in ("builds", "deps", "releases", "work")]
         found += [{"path": layout.incoming, "mode": "0700"}, {"path": layout.logs, "mode": "0700"}]
     return found
+
+
+def release_accounts(documents: list[Data]) -> Data:
+    """Return groups and users of those apps that no other role makes a user for: what runs in containers has files on the host too."""
+    own = [document for document in documents if name_of(document) != PM2]
+    account = {"create_home": False, "shell": "/usr/sbin/nologin", "system": True, "password_lock": True}
+    return {
+        "groups": [{"name": document["group"], "system": True} for document in own],
+        "users": [{"name": document["user"], "group": document["group"], "home": document["home"], **account} for document in own],
+    }
 
 
 def release_sources(documents: list[Data], base: str) -> dict[str, str]:
@@ -60,4 +71,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (release_directories, release_sources, deploy_results)}
+        return {function.__name__: function for function in (release_accounts, release_directories, release_sources, deploy_results)}

@@ -14,13 +14,15 @@ import json
 import threading
 import typing as t
 
-from . import engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe
+from . import compose_probe, compose_project, engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe
 from .app import App
+from .compose_runtime import Compose
 from .errors import AnchorageError
 from .health import FAIL, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
 from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
 from .release_plan import Instance, instances, listen_address
+from .runtime import COMPOSE, name_of
 from .world import World
 
 Data = dict[str, t.Any]
@@ -68,6 +70,8 @@ def _parts_of_app(app: App) -> list[Part]:
     live = app.journal.live
     document = app.at(live).document if live else app.document
     found = [Part(app.name, "release", lambda _seconds: judge_release(app))]
+    if document.get("inside"):
+        found.append(Part(f"{app.name} services", "processes", lambda seconds: _ask_services(app, document, seconds)))
     if document.get("database_url"):
         found.append(Part(f"{app.name} database", "database", lambda seconds: _ask_database(app, document, seconds)))
     for key, purpose in (("redis_url", "jobs"), ("redis_cache_url", "cache")):
@@ -75,7 +79,8 @@ def _parts_of_app(app: App) -> list[Part]:
             found.append(Part(f"{app.name} Redis ({purpose})", "redis", _redis(app, document, key, purpose)))
     if live and app.journal.slot:
         wanted = instances(document, app.journal.slot)
-        found.append(Part(f"{app.name} processes", "processes", lambda seconds: _ask_pm2(app, document, wanted, live, seconds)))
+        ask = _ask_compose if name_of(document) == COMPOSE else _ask_pm2
+        found.append(Part(f"{app.name} processes", "processes", lambda seconds: ask(app, document, wanted, live, seconds)))
         for item in wanted:
             if item.port is not None and _path(item.process):
                 found.append(Part(item.name, "answer" if item.process["public"] else "worker", _answer(app, document, item, live)))
@@ -199,10 +204,35 @@ def _ask_pm2(app: App, document: Data, wanted: t.Sequence[Instance], live: str, 
     return pm2.check(who, pm2.Expectation(expected, strangers, f"pm2-{app.user}.service"), world=app.world, deadline_seconds=seconds)
 
 
+def _ask_compose(app: App, document: Data, wanted: t.Sequence[Instance], live: str, seconds: float) -> Verdict:
+    image = Compose(app).image(app.journal.release(live)["tree"])
+    services = [
+        compose_probe.Wanted(compose_project.service_name(item, live), require_health=bool(_path(item.process) and item.port), digest=image) for item in wanted
+    ]
+    # While a step runs, the release before may still be there.
+    strangers = "ignore" if engine.unit_active(app) else WARN
+    expected = compose_probe.Expectation(services, published=_public_ports(document, wanted), unexpected=strangers)
+    project = compose_project.project_name(app.name, t.cast(str, app.journal.slot))
+    return compose_probe.check(project, expected, world=app.world, deadline_seconds=seconds)
+
+
+def _public_ports(document: Data, wanted: t.Sequence[Instance]) -> list[str]:
+    return [f"{bracketed(listen_address(document, item.process))}:{item.port}" for item in wanted if item.port is not None]
+
+
+def _ask_services(app: App, document: Data, seconds: float) -> Verdict:
+    """Ask after the containers of database and Redis; what they answer is asked elsewhere."""
+    names = sorted({place.partition(":")[0] for place in document["inside"].values()})
+    expected = compose_probe.Expectation([compose_probe.Wanted(name, require_health=True) for name in names], published=[])
+    return compose_probe.check(compose_project.base_name(app.name), expected, world=app.world, deadline_seconds=seconds)
+
+
 def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[float], Verdict]:
     health = item.process["health"]
     target = Target(f"http://{bracketed(listen_address(document, item.process))}:{item.port}{health['path']}")
-    identity = Identity(environment={"ANCHORAGE_RELEASE": live, "ANCHORAGE_PROCESS": item.name})
+    # Of a container the Engine's own proxy listens on the host; whose container it is, is asked with the processes.
+    own = {"ANCHORAGE_RELEASE": live, "ANCHORAGE_PROCESS": item.name}
+    identity = None if name_of(document) == COMPOSE else Identity(environment=own)
     wanted = Expectation(status=(health["status"],), body=health.get("body") or None, identity=identity)
     return lambda seconds: ask_http(target, wanted, world=app.world, deadline_seconds=seconds)
 

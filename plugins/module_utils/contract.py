@@ -10,6 +10,7 @@ import typing as t
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
 from .errors import AnchorageError
+from .runtime import COMPOSE
 
 Data = dict[str, t.Any]
 Report = t.Callable[[str, str], None]
@@ -18,6 +19,9 @@ GROUPS = ("app", "database", "cache", "proxy")
 FIRST_PORT, PORTS_PER_APP = 9000, 20
 FIRST_REDIS_PORT, REDIS_PORTS_PER_APP = 6379, 2
 POSTGRESQL_PORT = 5432
+#: Of apps in containers: ports of loopback, so that they never meet a PostgreSQL of the host.
+FIRST_CONTAINER_PORT = 15432
+POSTGRESQL_IMAGE, REDIS_IMAGE = "postgres:17", "redis:7"
 
 # Bounds of plain numbers, by their path in an app.
 BOUNDS = {
@@ -177,6 +181,7 @@ class _App:
         hosts = self._hosts(app)
         self._check_strategy(app, hosts, public)
         build = self._build(app, env)
+        image = self._image(app, hosts)
         return {
             "name": self.name,
             "preset": app["preset"],
@@ -186,8 +191,9 @@ class _App:
             "group": self.name,
             "home": f"/srv/{self.name}",
             "hosts": hosts,
-            "secrets_host": self._secrets_host(app, hosts),
+            "secrets_host": self._secrets_host(app, hosts) if app["runtime"] != COMPOSE else next(iter(hosts), None),
             "source": self._source(app),
+            "image": image,
             "package_manager": app["package_manager"],
             "domains": domains,
             "url": url,
@@ -224,13 +230,38 @@ class _App:
         if isinstance(app["hold_seconds"], int) and isinstance(app["timeout_seconds"], int) and app["hold_seconds"] >= app["timeout_seconds"]:
             self.wrong("hold_seconds", "must be less than timeout_seconds, after which the proxy gives up on those who wait")
 
+    def _image(self, app: Data, hosts: t.Sequence[str]) -> Data | None:
+        """Return how the app's image is made; None where it runs without one."""
+        image, given = app["image"], self.given.get("image") or {}
+        if app["runtime"] != COMPOSE:
+            for key in given:
+                self.wrong(f"image.{key}", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+            for service, keys in (("database", ("image", "port")), ("redis", ("image",))):
+                for key in keys:
+                    if app[service][key] is not None:
+                        self.wrong(f"{service}.{key}", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+            return None
+        proxies = {place["name"] for place in self.places["proxy"]}
+        if len(hosts) > 1 or (app["domain"] or app["domains"]) and set(hosts) != proxies:
+            self.wrong("runtime", f"{COMPOSE} is for an app on one host, which is its own proxy; let the app's hosts name that one")
+        for key, text in (("image.base", image["base"]), ("database.image", app["database"]["image"]), ("redis.image", app["redis"]["image"])):
+            if text is not None:
+                self.wrong(key, rules.image(text))
+        if image["dockerfile"] is not None:
+            self.wrong("image.dockerfile", rules.relative(image["dockerfile"]))
+        elif given.get("build_args"):
+            self.wrong("image.build_args", "belongs to image.dockerfile; what the build of this app needs goes into build.env")
+        image["build_args"] = self._env("image.build_args", given.get("build_args") or {}, image["build_args"], app, reserved=False)
+        for key in rules.secrets_in(image["build_args"]):
+            self.wrong(f"image.build_args.{key}", "would stay in the image's history, where everybody who has the image reads it")
+        if not image["directory"].startswith("/") or image["directory"] == "/" or ".." in image["directory"]:
+            self.wrong("image.directory", "must be an absolute path below /")
+        return t.cast("Data", image)
+
     # -- shape
 
     def _filled(self) -> Data:
         """Return the app with preset and defaults; C(given) becomes what is sound of it."""
-        runtime = self.given.get("runtime")
-        if runtime not in (None, "pm2"):
-            self.wrong("runtime", "only pm2 is built today; leave the key out")
         options, process_options = self.spec["contract"]["options"], self.spec["contract_process"]["options"]
         self.given = sound(options, self.given, self.path, self.report)
         self.given["processes"] = self._sound_processes(process_options)
@@ -287,9 +318,9 @@ class _App:
 
     def _source(self, app: Data) -> Data:
         source = app["source"] or {}
-        kinds = [kind for kind in ("repo", "path", "archive") if source.get(kind) is not None]
+        kinds = [kind for kind in ("repo", "path", "archive", "image") if source.get(kind) is not None]
         if source and len(kinds) != 1:
-            self.wrong("source", f"must hold exactly one of repo, path and archive, holds {' and '.join(kinds) or 'none'}")
+            self.wrong("source", f"must hold exactly one of repo, path, archive and image, holds {' and '.join(kinds) or 'none'}")
         if "repo" in kinds:
             self.wrong("source.repo", rules.repository(source["repo"]))
             if source["version"] is None:
@@ -306,6 +337,13 @@ class _App:
                 self.wrong("source.sha256", "must be 64 hexadecimal digits")
         elif source.get("sha256") is not None and kinds:
             self.wrong("source.sha256", f"belongs to archive, not to {kinds[0]}")
+        if "image" in kinds:
+            if app["runtime"] != COMPOSE:
+                self.wrong("source.image", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+            self.wrong("source.image", rules.image(source["image"], tagged=False))
+            self.wrong("source.digest", rules.image_digest(source["digest"]))
+        elif source.get("digest") is not None and kinds:
+            self.wrong("source.digest", f"belongs to image, not to {kinds[0]}")
         if "path" in kinds:
             self.wrong("source.path", None if source["path"].strip() else "is empty")
         if source.get("subdir"):
@@ -517,6 +555,17 @@ class _App:
             self.wrong(service, f"needs a host: put one into group {group} of the inventory, or give {service}.url")
         return hosts[0]["name"] if hosts else None
 
+    def _service_host(self, service: str, group: str, app: Data) -> str | None:
+        """Return where a local service lives: in containers it is where the app is."""
+        return next(iter(self._hosts(app)), None) if app["runtime"] == COMPOSE else self._place(service, group)
+
+    def _database_port(self, app: Data) -> int:
+        if app["runtime"] != COMPOSE:
+            return POSTGRESQL_PORT
+        number = app["database"]["port"] or FIRST_CONTAINER_PORT + self.index
+        self.wrong("database.port", rules.port(number))
+        return int(number)
+
     def _database(self, app: Data) -> Data:
         database = app["database"]
         external = self._managed("database", ("postgres", "postgresql"), app, ("name", "user", "extensions"))
@@ -537,9 +586,10 @@ class _App:
             "url": database["url"],
             "name": name if local else None,
             "user": user if local else None,
-            "host": self._place("database", "database") if local else None,
-            "port": POSTGRESQL_PORT if local else None,
+            "host": self._service_host("database", "database", app) if local else None,
+            "port": self._database_port(app) if local else None,
             "extensions": database["extensions"],
+            "image": (database["image"] or POSTGRESQL_IMAGE) if local and app["runtime"] == COMPOSE else None,
         }
 
     def _redis(self, app: Data) -> Data:
@@ -560,7 +610,8 @@ class _App:
             "enabled": bool(redis["enabled"] or external),
             "external": external,
             "url": redis["url"],
-            "host": self._place("redis", "cache") if local else None,
+            "host": self._service_host("redis", "cache", app) if local else None,
+            "image": (redis["image"] or REDIS_IMAGE) if local and app["runtime"] == COMPOSE else None,
             "jobs": jobs if local else None,
             "cache": cache if local else None,
         }
@@ -634,7 +685,7 @@ def _check_together(apps: dict[str, Data], places: Data, report: Report) -> None
                 report(f"apps.{name}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
             domains.setdefault(domain, name)
         database = app["database"]
-        if database["enabled"] and not database["external"]:
+        if database["enabled"] and not database["external"] and not database["image"]:
             if ("local", database["name"]) in databases:
                 report(f"apps.{name}.database.name", f"{database['name']} is already the database of apps.{databases['local', database['name']]}")
             if database["user"] in users:
@@ -675,7 +726,9 @@ def _check_ports(apps: dict[str, Data], report: Report) -> None:
             report(key, f"port {port} on {host} is already taken by {holder}; pin one of the two to another port")
 
     for name, app in apps.items():
-        redis = app["redis"]
+        redis, database = app["redis"], app["database"]
+        if database["image"]:
+            claim(database["host"], database["port"], f"apps.{name}.database", f"apps.{name}.database.port")
         for kind in ("jobs", "cache"):
             if redis[kind]:
                 claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")

@@ -52,6 +52,10 @@ _PLACEHOLDERS = ("supersecret", "changeme", "changethis", "changeit", "placehold
                  "example", "secret", "password", "passw0rd", "letmein", "defaultkey")  # fmt: skip
 _ALONE = frozenset(("medusa", "admin", "todo", "test", "default", "insert", "postgres", "redis", "root"))
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>\d{1,5}))?\Z")
+_IMAGE = re.compile(
+    r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?\Z"
+)
 _REGEX = re.compile(r"/(?P<body>.*)/[a-z]*\Z", re.DOTALL)
 
 
@@ -107,6 +111,25 @@ def port(number: int, *, besides: str = "") -> Wrong:
     if number in EPHEMERAL:
         return f"port {number} lies between {EPHEMERAL[0]} and {EPHEMERAL[-1]}, which the kernel hands out to outgoing connections"
     return None
+
+
+def image(text: str, *, tagged: bool = True) -> Wrong:
+    """Judge the name of a container image; with C(tagged), one that says which version it means."""
+    match = _IMAGE.match(text)
+    if match is None:
+        return "is no name of an image, such as registry.example.com/acme/shop" + (":1.2" if tagged else "")
+    if not tagged:
+        return "must have no tag and no digest in it; the digest goes into source.digest" if match["tag"] or match["digest"] else None
+    if not match["digest"] and (match["tag"] or "latest") in FLOATING:
+        return "must name a version (a tag other than latest, or a digest)"
+    return None
+
+
+def image_digest(text: str | None) -> Wrong:
+    """Judge the digest of an image."""
+    if text is None:
+        return "is required with image; docker buildx imagetools inspect prints it"
+    return None if re.fullmatch(r"sha256:[0-9a-f]{64}", text) else "must be sha256: and 64 hexadecimal digits"
 
 
 def private_address(text: str) -> Wrong:

@@ -10,11 +10,14 @@ import typing as t
 from urllib.parse import quote
 
 from .contract_rules import secrets_in
+from .runtime import COMPOSE, PM2
 
 Data = dict[str, t.Any]
 
 UNKNOWN = "unknown-until-first-run"
 LOOPBACK = "127.0.0.1"
+#: Inside containers.
+POSTGRESQL_PORT, REDIS_PORT = 5432, 6379
 PASSWORD_LENGTH = 48
 ADMIN_PASSWORD_LENGTH = 24
 
@@ -36,12 +39,13 @@ def topology(groups: t.Mapping[str, t.Sequence[str]], address_of: t.Callable[[st
 def host_roles(contract: Data, host: str) -> list[str]:
     """Return the roles that have something to do on a host, in the order in which they do it."""
     apps = _apps(contract)
-    here = [app for app in apps if app["runtime"] == "pm2" and host in app["hosts"]]
+    here = [app for app in apps if app["runtime"] == PM2 and host in app["hosts"]]
     sites = [app for app in apps if app["domains"] and _is_proxy(contract, host)]
     needed = {
         "base": True,
-        "postgresql": any(app["database"]["host"] == host for app in apps),
-        "redis": any(app["redis"]["host"] == host for app in apps),
+        "docker_compose": any(app["runtime"] == COMPOSE and host in app["hosts"] for app in apps),
+        "postgresql": any(_lives_on(app["database"], host) for app in apps),
+        "redis": any(_lives_on(app["redis"], host) for app in apps),
         "nodejs": bool(here),
         "pm2": bool(here),
         "nginx": bool(sites),
@@ -59,6 +63,8 @@ def app_secrets(contract: Data, host: str) -> list[Data]:
         lengths = dict(app["generated"])
         if _local(app["database"]):
             lengths["database_password"] = PASSWORD_LENGTH
+            if app["database"]["image"]:
+                lengths["database_superuser_password"] = PASSWORD_LENGTH
         if _local(app["redis"]):
             lengths["redis_password"] = PASSWORD_LENGTH
         if app["admin"]:
@@ -77,9 +83,9 @@ def base_firewall_allow(contract: Data, host: str) -> list[Data]:
                     proxies = _others(contract, [place["name"] for place in contract["topology"]["proxy"]], host)
                     rules += [_allow(port, proxies) for port in process["slots"]["blue"] + process["slots"]["green"]]
         clients = _others(contract, app["hosts"], host)
-        if app["database"]["host"] == host and clients:
+        if _lives_on(app["database"], host) and clients:
             rules.append(_allow(app["database"]["port"], clients))
-        if app["redis"]["host"] == host and clients:
+        if _lives_on(app["redis"], host) and clients:
             rules += [_allow(app["redis"][kind]["port"], clients) for kind in ("jobs", "cache") if app["redis"][kind]]
     merged: dict[int, Data] = {}
     for rule in rules:
@@ -94,11 +100,11 @@ def postgresql_databases(contract: Data, secrets: Data, host: str) -> list[Data]
         {
             "name": name,
             "owner": app["database"]["user"],
-            "password": _secret(secrets, app, "database_password"),
+            "password": secret(secrets, app, "database_password"),
             "extensions": app["database"]["extensions"],
         }
         for app in _apps(contract)
-        if app["database"]["host"] == host
+        if _lives_on(app["database"], host)
         for name in [app["database"]["name"], *([rehearsal_name(app)] if _rehearses(app) else [])]
     ]
 
@@ -124,7 +130,7 @@ def rehearsal_url(contract: Data, secrets: Data, app: Data, host: str) -> str | 
 
 def postgresql_client_addresses(contract: Data, host: str) -> list[str]:
     """Return the networks from which other hosts reach PostgreSQL on this host; none means loopback only."""
-    names = [name for app in _apps(contract) if app["database"]["host"] == host for name in app["hosts"]]
+    names = [name for app in _apps(contract) if _lives_on(app["database"], host) for name in app["hosts"]]
     return _others(contract, names, host)
 
 
@@ -132,7 +138,7 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
     """Return the Redis instances that live on this host: one for each app and purpose."""
     instances = []
     for app in _apps(contract):
-        if app["redis"]["host"] != host:
+        if not _lives_on(app["redis"], host):
             continue
         remote = _others(contract, app["hosts"], host)
         for kind, policy in (("jobs", "noeviction"), ("cache", "allkeys-lru")):
@@ -145,7 +151,7 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
                         "maxmemory_mb": app["redis"][kind]["maxmemory_mb"],
                         "policy": policy,
                         "appendonly": kind == "jobs",
-                        "users": [{"name": app["user"], "password": _secret(secrets, app, "redis_password")}],
+                        "users": [{"name": app["user"], "password": secret(secrets, app, "redis_password")}],
                     }
                 )
     return instances
@@ -153,7 +159,7 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
 
 def pm2_users(contract: Data, host: str) -> list[Data]:
     """Return the system users whose processes PM2 keeps alive on this host."""
-    return [{"name": app["user"], "home": app["home"]} for app in _apps(contract) if app["runtime"] == "pm2" and host in app["hosts"]]
+    return [{"name": app["user"], "home": app["home"]} for app in _apps(contract) if app["runtime"] == PM2 and host in app["hosts"]]
 
 
 def nginx_sites(contract: Data, host: str) -> list[Data]:
@@ -216,7 +222,7 @@ def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | N
         return None
     if database["external"]:
         return str(database["url"])
-    login = _login(database["user"], _secret(secrets, app, "database_password"))
+    login = _login(database["user"], secret(secrets, app, "database_password"))
     here = database["host"] == host
     # node-postgres takes "require" for "verify the chain"; "no-verify" is what libpq calls require: encrypted in any case.
     query = "" if here else "?sslmode=no-verify"
@@ -230,34 +236,44 @@ def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "
         return str(redis["url"]) if kind == "jobs" else None
     if not redis["enabled"] or not redis[kind]:
         return None
-    login = _login(app["user"], _secret(secrets, app, "redis_password"))
+    login = _login(app["user"], secret(secrets, app, "redis_password"))
     return f"redis://{login}@{_netloc(contract, redis['host'], host)}:{redis[kind]['port']}/0"
 
 
 def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
     document = copy.deepcopy(app)
-    secret = secrets_in(app["env"])
-    given = {key: value for key, value in app["env"].items() if key in secret}
-    generated = {key: _secret(secrets, app, key) for key in app["generated"]}
+    hidden = secrets_in(app["env"])
+    given = {key: value for key, value in app["env"].items() if key in hidden}
+    generated = {key: secret(secrets, app, key) for key in app["generated"]}
     document.update(
         {
-            "env": {key: value for key, value in app["env"].items() if key not in secret},
+            "env": {key: value for key, value in app["env"].items() if key not in hidden},
             "secrets_env": {**generated, **given},
             "database_url": database_url(contract, secrets, app, host),
             "rehearsal_url": rehearsal_url(contract, secrets, app, host),
-            "database_password": _secret(secrets, app, "database_password") if _local(app["database"]) else None,
+            "database_password": secret(secrets, app, "database_password") if _local(app["database"]) else None,
             "database_address": _seen_from(contract, app["database"]["host"], host) if _local(app["database"]) else None,
             "redis_url": redis_url(contract, secrets, app, host),
             "redis_cache_url": redis_url(contract, secrets, app, host, "cache"),
-            "admin_password": _secret(secrets, app, "admin_password") if app["admin"] else None,
+            "admin_password": secret(secrets, app, "admin_password") if app["admin"] else None,
             "migrator": bool(app["migrate"]) and app["hosts"][0] == host,
             "host": host,
             "proxy_address": _proxy_address(contract, app, host),
             "host_address": _address(contract, host),
             "listen_address": listen_address(contract, app, host),
+            **({"inside": inside(app)} if app["runtime"] == COMPOSE else {}),
         }
     )
     return document
+
+
+def inside(app: Data) -> dict[str, str]:
+    """Return where containers of an app find what the host finds at an address of loopback."""
+    found = {f"{LOOPBACK}:{app['database']['port']}": f"postgres:{POSTGRESQL_PORT}"} if app["database"]["image"] else {}
+    if app["redis"]["image"]:
+        kinds = [kind for kind in ("jobs", "cache") if app["redis"][kind]]
+        found.update({f"{LOOPBACK}:{app['redis'][kind]['port']}": f"redis-{kind}:{REDIS_PORT}" for kind in kinds})
+    return found
 
 
 def _proxy_address(contract: Data, app: Data, host: str) -> str | None:
@@ -298,6 +314,11 @@ def _local(service: Data) -> bool:
     return bool(service["enabled"] and not service["external"])
 
 
+def _lives_on(service: Data, host: str) -> bool:
+    """Tell whether a service is one of the host's own; what lives in a container is none."""
+    return bool(service["host"] == host and not service["image"])
+
+
 def _is_proxy(contract: Data, host: str) -> bool:
     return any(place["name"] == host for place in contract["topology"]["proxy"])
 
@@ -316,7 +337,8 @@ def _allow(port: int, networks: list[str]) -> Data:
     return {"port": port, "protocol": "tcp", "from": list(networks)}
 
 
-def _secret(secrets: Data, app: Data, key: str) -> str:
+def secret(secrets: Data, app: Data, key: str) -> str:
+    """Return one secret of an app; a stand-in where it is not known yet."""
     return str(((secrets or {}).get(app["name"]) or {}).get(key) or UNKNOWN)
 
 

@@ -13,13 +13,15 @@ import json
 import re
 import typing as t
 
-from . import app_health, engine
+from . import app_health, compose_project, engine
 from .app import App
 from .app_health import AMBER, GREEN, LOOPBACK, RED
+from .compose_probe import PROJECT
 from .errors import AnchorageError
 from .health import FAIL, OK
-from .layout import SECRETS
+from .layout import SECRETS, SLOTS
 from .masking import Masker, secrets_of
+from .runtime import COMPOSE, name_of
 from .world import World
 
 Data = dict[str, t.Any]
@@ -35,6 +37,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("host", "inodes:"),
     ("host", "memory"),
     ("host", "clock"),
+    ("processes", "engine"),
     ("database", ""),
     ("redis", ""),
     ("release", ""),
@@ -148,6 +151,8 @@ def _mend_host(_app: App | None, _part: Data, name: str, cause: str, evidence: D
 
 def _mend_database(app: App | None, _part: Data, name: str, cause: str, _evidence: Data) -> str:
     local = app is not None and app.document.get("database_address") == LOOPBACK
+    if app and (app.document.get("database") or {}).get("image") and name == "connect":
+        return _mend_containers(app, {"name": f"{app.name} services"}, name, cause)
     if name == "connect" and local:
         if "nothing listens" in cause:
             return "systemctl restart 'postgresql@*'; journalctl -u 'postgresql@*' -n 50"
@@ -168,6 +173,8 @@ def _mend_database(app: App | None, _part: Data, name: str, cause: str, _evidenc
 
 
 def _mend_redis(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
+    if app and (app.document.get("redis") or {}).get("image"):
+        return _mend_containers(app, {"name": f"{app.name} services"}, name, cause)
     if app is None or (app.document.get("redis") or {}).get("external"):
         return "whoever keeps that instance: is it up, is the url right"
     unit = _unit_of_redis(app, part["name"])
@@ -185,6 +192,8 @@ def _mend_release(app: App | None, part: Data, name: str, _cause: str, _evidence
 
 
 def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
+    if app and name_of(app.document) == COMPOSE:
+        return _mend_containers(app, part, name, cause)
     user = app.user if app else part["name"].partition(" ")[0]
     stranger = re.search(r"port (\d+) of .* belongs to pid ([\d, ]+)", cause)
     if stranger:
@@ -200,7 +209,20 @@ def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidenc
     return f"systemctl restart pm2-{user}"
 
 
+def _mend_containers(app: App, part: Data, name: str, cause: str) -> str:
+    if name == "engine":
+        return "systemctl restart docker; journalctl -u docker -n 50"
+    if part["name"].endswith(" services"):
+        project = compose_project.base_name(app.name)
+        return f"cd /etc/anchorage/compose/{project} && docker compose up --detach; docker compose logs --tail 50"
+    ending = re.search(rf"({re.escape(app.name)}-\S+) (?:ended|is|runs|was|has)", cause)
+    look = f"docker logs --tail 50 {ending.group(1)} says why; then " if ending else ""
+    return f"{look}anchorage rollback {app.name}, or docker start {ending.group(1) if ending else '…'}; deploy.yml, on the controller, makes what is missing"
+
+
 def _mend_answer(app: App | None, part: Data, _name: str, _cause: str, _evidence: Data) -> str:
+    if app and name_of(app.document) == COMPOSE:
+        return f"docker logs --tail 50 {part['name']}; docker restart {part['name']}; or anchorage rollback {app.name}"
     user = app.user if app else "…"
     return f"tail -50 /var/log/pm2/{user}/{part['name']}.log; systemctl restart pm2-{user}; or anchorage rollback {app.name if app else '…'}"
 
@@ -252,6 +274,17 @@ def journal_of(world: World, unit: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line.strip()]
 
 
+def containers_of(world: World, app: str) -> list[str]:
+    """Return the last lines of every container of an app, those of its services among them."""
+    found = []
+    for project in (compose_project.base_name(app), *(compose_project.project_name(app, slot) for slot in SLOTS)):
+        listed = world.run(["docker", "ps", "--all", f"--filter=label={PROJECT}={project}", "--format={{.Names}}"], timeout=COMMAND_SECONDS)
+        for name in listed.stdout.split() if listed.rc == 0 else []:
+            done = world.run(["docker", "logs", f"--tail={LOG_LINES}", name], timeout=COMMAND_SECONDS)
+            found += [f"{name}: {line}" for line in [*done.stdout.splitlines(), *done.stderr.splitlines()] if line.strip()]
+    return found
+
+
 def cut(value: t.Any) -> t.Any:
     """Return logs and statements with their lines cut. It comes after masking: half a secret is not known as one."""
     if isinstance(value, str):
@@ -273,7 +306,9 @@ def logs_for(found: t.Iterable[Finding], apps: t.Mapping[str, App], world: World
 
     for item in found:
         app, kind = apps.get(item.app), item.kind
-        if kind == "database":
+        if app and name_of(app.document) == COMPOSE and kind in ("database", "redis", "processes", "answer", "worker"):
+            wanted[f"containers of {app.name}"] = lambda app=app: containers_of(world, app.name)
+        elif kind == "database":
             for name in world.listdir("/var/log/postgresql"):
                 if name.endswith(".log"):
                     file(f"/var/log/postgresql/{name}")

@@ -22,10 +22,11 @@ from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
 from .prober import Prober
 from .prober import target as prober_target
+from .runtime import COMPOSE, name_of
 from .slots import running
 from .step_activate import activate
 from .step_migrate import LOCK, migrate
-from .step_stage import stage
+from .step_stage import is_built, stage
 from .world import World
 
 STEPS = ("stage", "migrate", "activate")
@@ -46,6 +47,8 @@ def resolve_source(app: App, given: str | None) -> str:
     :arg given: the checksum of a source that lies on the controller.
     """
     source = app.document["source"]
+    if source["kind"] == "image":
+        return t.cast(str, source["digest"].removeprefix("sha256:"))
     if source["kind"] == "archive":
         if given and given != source["sha256"].lower():
             raise AnchorageError(
@@ -91,6 +94,9 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
         steps.append("migrate")
     if "activate" not in steps and (admin_user.wanted(app) or app.unsettled):
         steps.append("activate")
+    if name_of(app.document) == COMPOSE and "activate" in steps and "stage" not in steps and not is_built(app, tree):
+        # An image that somebody has removed since; of a tree, nobody but the engine removes anything.
+        steps.append("stage")
     sent = given_source is not None and not app.world.exists(app.layout.source(source_id))
     return {
         "app": app.name,
@@ -98,7 +104,7 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
         "tree": tree,
         "source": source_id,
         "incoming": app.layout.source(source_id),
-        "source_needed": "stage" in steps and sent and not app.world.exists(app.layout.build(tree)),
+        "source_needed": "stage" in steps and sent and not is_built(app, tree),
         "steps": [step for step in STEPS if step in steps],
         "live": app.journal.live,
         "slot": app.journal.slot,

@@ -47,6 +47,9 @@ class Pm2(Runtime):
         if done.rc != 0:
             raise AnchorageError(f"{unit} does not start: {done.stderr.strip()[:300]}", next_step=f"Read: journalctl -u {unit}")
 
+    def check(self, release: str) -> None:
+        """Nobody but the engine removes a tree, and never one that a release stands on."""
+
     def list(self) -> list[dict[str, t.Any]]:
         """Return PM2's processes. Before its JSON it may print a banner."""
         text = self._pm2("jlist")

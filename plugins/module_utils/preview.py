@@ -61,7 +61,7 @@ def _class(app: App, plan: dict[str, t.Any]) -> str:
 def _source(app: App, plan: dict[str, t.Any]) -> dict[str, t.Any]:
     live = app.journal.release(plan["live"]) if plan["live"] else {}
     wish = app.document["source"]
-    now = str(wish.get("version") or wish.get("path") or wish.get("archive") or "")
+    now = str(wish.get("version") or wish.get("path") or wish.get("archive") or wish.get("image") or "")
     return {"from": live.get("source"), "from_version": live.get("version"), "to": plan["source"], "to_version": now}
 
 

@@ -82,6 +82,12 @@ def listeners(world: World) -> list[Listener]:
     return [dataclasses.replace(listener, pids=tuple(owners.get(listener.inode, ()))) for listener in found]
 
 
+def sockets_inside(world: World, pid: int) -> list[Listener] | None:
+    """Return the listening TCP sockets of the network that a process lives in, without their owners; None where the process is gone."""
+    tables = [_text(world, f"/proc/{pid}/net/{name}") for name in ("tcp", "tcp6")]
+    return None if tables == [None, None] else [listener for table in tables for listener in parse_sockets(table or "")]
+
+
 def _text(world: World, path: str) -> str | None:
     """Return a file of /proc, or None where the process is gone or may not be seen."""
     try:

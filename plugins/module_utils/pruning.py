@@ -11,7 +11,7 @@ import re
 import shutil
 import typing as t
 
-from . import restore_point, room
+from . import restore_point, room, runtimes
 from .app import App
 from .layout import ARRIVING, DOCUMENTS
 from .release_plan import prunable
@@ -124,6 +124,8 @@ def sweep(app: App, wanted: Wanted | None = None, *, counting: bool = False, che
         remove(found)
         for name in gone:
             app.journal.forget(name)
+        trees = app.world.listdir(f"{app.layout.home}/builds")
+        found += runtimes.of(app).sweep([*trees, *([wanted.tree] if wanted else [])])
     return found
 
 

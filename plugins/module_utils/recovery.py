@@ -8,6 +8,7 @@ from __future__ import annotations
 from .app import App, Log
 from .dead_man import DeadMan
 from .hold import Hold
+from .runtime import PM2, name_of
 from .slots import Slots
 
 
@@ -39,7 +40,9 @@ def at_boot(app: App, log: Log) -> bool:
     Slots(app, log).settle_files()
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
+        # The Engine starts again whatever ran, of both slots, so with containers there is something to remove once it runs.
+        app.journal.data["unsettled"] = name_of(app.document) != PM2
         app.journal.end_switch("went back")
-    if app.journal.unsettled:
+    if app.journal.unsettled and name_of(app.document) == PM2:
         app.journal.settled()
     return switch is not None

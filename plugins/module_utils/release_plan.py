@@ -13,6 +13,7 @@ import urllib.parse
 
 from .errors import AnchorageError
 from .layout import SLOTS, Layout
+from .runtime import PM2, name_of
 
 LOCK_FILES = {
     "npm": ("package-lock.json", "npm-shrinkwrap.json"),
@@ -40,6 +41,7 @@ def build_inputs(document: dict[str, t.Any], source_id: str) -> dict[str, t.Any]
         "package_manager": document["package_manager"],
         "build": {key: document["build"].get(key) for key in ("command", "env", "output", "directories")},
         "shared": document["shared"],
+        **({"image": document["image"]} if document.get("image") else {}),
     }
 
 
@@ -70,6 +72,7 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         "services": [portable(document.get(key)) for key in SERVICES.values()],
         "migrate": (document.get("migrate") or {}).get("command"),
         "processes": [{key: process.get(key) for key in RUNTIME_KEYS} for process in document["processes"]],
+        **({"runtime": name_of(document)} if name_of(document) != PM2 else {}),
     }
 
 
@@ -88,8 +91,20 @@ def common_environment(document: dict[str, t.Any]) -> dict[str, str]:
     environment.update(document.get("secrets_env") or {})
     for key, source in SERVICES.items():
         if document.get(source):
-            environment.setdefault(key, document[source])
+            environment.setdefault(key, seen_from_inside(document, document[source]))
     return environment
+
+
+def seen_from_inside(document: dict[str, t.Any], url: str) -> str:
+    """Return the address of a service as the app's processes reach it: from inside a container, loopback is somewhere else."""
+    parts = urllib.parse.urlsplit(url)
+    login, at, place = parts.netloc.rpartition("@")
+    other = (document.get("inside") or {}).get(place)
+    if not other:
+        return url
+    # What stays in the host's own bridge is not encrypted, and Medusa's migration takes every name but localhost for a server that does TLS.
+    query = parts.query or ("sslmode=disable" if parts.scheme in ("postgres", "postgresql") else "")
+    return urllib.parse.urlunsplit(parts._replace(netloc=f"{login}{at}{other}", query=query))
 
 
 def listen_address(document: dict[str, t.Any], process: dict[str, t.Any]) -> str:

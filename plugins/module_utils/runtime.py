@@ -43,6 +43,13 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def check(self, release: str) -> None:
+        """See that what a release stands on is there, before anything is stopped for it.
+
+        :raises AnchorageError: when it is not.
+        """
+
+    @abc.abstractmethod
     def names(self) -> set[str]:
         """Return the names of all processes that it knows of, those that do not run among them."""
 
@@ -115,3 +122,10 @@ class Runtime(abc.ABC):
         :arg memory_mb: what Node's heap may take in it, in MiB; the whole may take twice that.
         :arg forget: leave nothing of its environment on the disk.
         """
+
+    def sweep(self, trees: t.Collection[str]) -> list[str]:
+        """Remove what it keeps of trees that are gone. Returns what went.
+
+        :arg trees: those that are not gone.
+        """
+        return []

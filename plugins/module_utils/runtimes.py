@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from .app import App
+from .compose_runtime import Compose
 from .pm2_runtime import Pm2
-from .runtime import Runtime
+from .runtime import COMPOSE, Runtime, name_of
 
 
 def of(app: App) -> Runtime:
     """Return the runtime that an app's document names."""
-    return Pm2(app)
+    return Compose(app) if name_of(app.document) == COMPOSE else Pm2(app)

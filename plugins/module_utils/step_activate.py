@@ -63,6 +63,7 @@ class Switch:
         """Do it, or leave everything as it was."""
         journal = self.app.journal
         self.runtime.require()
+        self.runtime.check(self.release)
         if self.old_slot is None:
             self.old_slot, self.old = self.slots.observed()
         if self.old_slot is not None:

@@ -76,7 +76,13 @@ def test_a_role_input_is_named_like_its_filter():
 
 
 SAMPLE = resolved(
-    {"shop": changed(SHOP, redis={"cache": {}}), "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}), "bot": BOT}, FLEET
+    {
+        "shop": changed(SHOP, redis={"cache": {}}),
+        "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}),
+        "bot": BOT,
+        "crew": changed(BOT, runtime="compose", hosts=["a1"], database={"enabled": True}, redis={"enabled": True}),
+    },
+    FLEET,
 )
 INPUTS = [variable for variable in WIRING if not variable.startswith("anchorage_")]
 
@@ -84,7 +90,8 @@ INPUTS = [variable for variable in WIRING if not variable.startswith("anchorage_
 @pytest.mark.parametrize("host", ["a1", "d1", "p1"])
 @pytest.mark.parametrize("variable", [variable for variable in INPUTS if not variable.startswith("release_")])
 def test_each_role_takes_what_it_is_given(variable, host):
-    specs = yaml.safe_load((ROOT / "roles" / variable.split("_")[0] / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    role = next(path for path in (ROOT / "roles").iterdir() if variable.startswith(f"{path.name}_"))
+    specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
     option = specs["argument_specs"]["main"]["options"][variable]
     result = ArgumentSpecValidator({variable: option}).validate({variable: project(variable, host)})
     assert result.error_messages == []

@@ -26,7 +26,7 @@ import pytest
 from ansible_collections.anchorage.vps.plugins.module_utils import engine, recovery
 from ansible_collections.anchorage.vps.plugins.module_utils.journal import Journal
 from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
-from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, checksums
+from ansible_collections.anchorage.vps.plugins.module_utils.tree_build import MANIFEST, checksums
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
 from .crash_disk import Crash, Operation, Recorder, State, after, crashes, prefixes

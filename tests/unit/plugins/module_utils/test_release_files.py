@@ -17,7 +17,7 @@ import tarfile
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.lookup.engine import PACKAGE, read_member
-from ansible_collections.anchorage.vps.plugins.module_utils import database, secret_store, source_tree, step_stage, zipapp
+from ansible_collections.anchorage.vps.plugins.module_utils import database, secret_store, source_tree, tree_build, zipapp
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
@@ -129,7 +129,7 @@ def test_a_packed_source_unpacks_to_itself(tmp_path):
     assert packed[0].getvalue() == packed[1].getvalue()
     (tmp_path / "x.tar").write_bytes(packed[0].getvalue())
     (tmp_path / "out").mkdir()
-    step_stage.unpack(str(tmp_path / "x.tar"), str(tmp_path / "out"))
+    tree_build.unpack(str(tmp_path / "x.tar"), str(tmp_path / "out"))
     assert source_tree.checksum(str(tmp_path / "out")) == source_tree.checksum(str(tree))
 
 
@@ -149,13 +149,13 @@ def archive(tmp_path, *members):
 def test_an_archive_cannot_leave_its_release(tmp_path, member):
     path, out = archive(tmp_path, ("a/b", None), member)
     with pytest.raises(AnchorageError, match="would not stay inside"):
-        step_stage.unpack(path, out)
+        tree_build.unpack(path, out)
     assert not (tmp_path / "evil").exists()
 
 
 def test_the_only_directory_of_an_archive_is_not_a_level(tmp_path):
     path, out = archive(tmp_path, ("shop-1.0/package.json", None), ("shop-1.0/src/x.js", None))
-    step_stage.unpack(path, out)
+    tree_build.unpack(path, out)
     assert sorted(os.listdir(out)) == ["package.json", "src"]
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_archive_is_named(tmp_path):
     with open(path, "wb") as stream:
         stream.write(b"\x1f\x8b\x08")
     with pytest.raises(AnchorageError, match="cannot be unpacked"):
-        step_stage.unpack(path, out)
+        tree_build.unpack(path, out)
 
 
 def test_database_address_is_read_byte_for_byte():

@@ -13,10 +13,10 @@ import tarfile
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import room, step_stage
+from ansible_collections.anchorage.vps.plugins.module_utils import room, step_stage, tree_build
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, checksums, stage
+from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, stage
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
 from .engine_fakes import PASSWORD, document, place
@@ -105,7 +105,7 @@ def test_the_manifest_names_every_file(shop):
     put(app)
     tree = pathlib.Path(app.layout.build("t1"))
     manifest = json.loads((tree / MANIFEST).read_text())
-    found = checksums(str(tree))
+    found = tree_build.checksums(str(tree))
     del found[MANIFEST]
     assert manifest["files"] == found and set(found) == {"package.json", "server.js"} and manifest["source"] == SOURCE
 
@@ -166,7 +166,7 @@ NPM = {"package.json": '{"dependencies": {"a": "1"}}', "package-lock.json": "{}"
 
 def test_a_lock_file_that_names_no_package_is_installed_from(shop, monkeypatch):
     owned = []
-    monkeypatch.setattr(step_stage.os, "chown", lambda path, *_ids, **_options: owned.append(os.path.basename(path)))
+    monkeypatch.setattr(tree_build.os, "chown", lambda path, *_ids, **_options: owned.append(os.path.basename(path)))
 
     def play(argv, directory, _on_line):
         if argv[1] == "prune":
@@ -297,7 +297,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_no_parts(shop, monkeypatch, name
             stream.write("x")
 
     real = step_stage._lay_out
-    monkeypatch.setattr(step_stage.Builder if name == "_own" else step_stage, name, fill)
+    monkeypatch.setattr(tree_build.Builder if name == "_own" else step_stage, name, fill)
     if name == "_lay_out":
         monkeypatch.setattr(
             step_stage, name, lambda app, *names: [real(app, *names), os.rename(app.layout.release("r1"), app.layout.release("r1.new")), fill()]

@@ -1,0 +1,183 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make the image that a release of a Compose app stands on: built on this host from the source, or pulled by its digest.
+
+The image is known by its id from then on. Beside it lie, as the tree of the release, its manifest and the files that the schema is made from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tarfile
+import typing as t
+
+from . import compose_project, dockerfile, forecast, room
+from .compose_runtime import Compose, client
+from .errors import AnchorageError
+from .release_plan import digest, package_manager
+from .room import MANIFEST, Amount
+from .tree_build import Builder, checksums, replace_directory, sync_tree
+from .world import fsync_directory
+
+#: What the Engine's disk needs at least for a build whose size nobody knows yet.
+FIRST_BUILD = Amount(512 * room.MIB, 20_000)
+
+#: Names in the work directory that are ours and no part of the source.
+DOCKERFILE, IDFILE = ".anchorage.Dockerfile", ".anchorage.image"
+
+
+class ImageBuilder(Builder):
+    """Builds or pulls one image."""
+
+    def build(self) -> None:
+        """Do it."""
+        runtime = Compose(self.app)
+        runtime.require()
+        place = runtime.docker("info", "--format={{.DockerRootDir}}").stdout.strip() or "/var/lib/docker"
+        room.require(place, self._need(runtime), f"The image of {self.app.name}")
+        try:
+            with room.guarded(place, self.work):
+                if self.app.document["source"]["kind"] == "image":
+                    with self.app.timed("pull"):
+                        image, key = self._pull(runtime), None
+                else:
+                    self._fresh_work_directory()
+                    with self.app.timed("fetch"):
+                        self._fetch()
+                    with self.app.timed("build"):
+                        image, key = self._build_image()
+                with self.app.timed("keep"):
+                    self._keep(runtime, image, key)
+        finally:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def _need(self, runtime: Compose) -> Amount:
+        """Return what the Engine's disk needs: for what the build writes on the way, and for the image."""
+        live = self.app.journal.data.get("tree")
+        done = runtime.docker("image", "inspect", "--format={{.Size}}", runtime.image(live), check=False) if live else None
+        return Amount(2 * int(done.stdout), 20_000) if done is not None and done.rc == 0 else FIRST_BUILD
+
+    def _pull(self, runtime: Compose) -> str:
+        source = self.app.document["source"]
+        reference = f"{source['image']}@{source['digest']}"
+        self.log.say(f"{self.app.name}: pull {reference}")
+        self._client("pull", "--quiet", reference, what="pull", seconds=1800)
+        return runtime.docker("image", "inspect", "--format={{.Id}}", reference).stdout.strip()
+
+    def _build_image(self) -> tuple[str, str | None]:
+        """Build from the source's own Dockerfile, or from the one that fits such a source. Returns the image's id and the dependencies' name."""
+        document = self.app.document
+        own, names = document["image"]["dockerfile"], os.listdir(self.root)
+        key = None
+        if own:
+            if not os.path.isfile(f"{self.root}/{own}"):
+                raise AnchorageError(
+                    f"The source of {self.app.name} has no {own}.", next_step=f"Set apps.{self.app.name}.image.dockerfile to its path, or leave it out."
+                )
+            path = f"{self.root}/{own}"
+        else:
+            manifest = self._manifest()
+            manager = package_manager(document["package_manager"], manifest, names)
+            version = str(manifest.get("packageManager") or "").partition("@")[2] or ("1." if manager == "yarn" and ".yarnrc.yml" not in names else "4.")
+            text = dockerfile.render(document, manager=manager, version=version, names=names, extra_ca=bool(self.app.extra_ca_file))
+            path = f"{self.root}/{DOCKERFILE}"
+            self._write(path, text)
+            self._write(f"{path}.dockerignore", dockerfile.ignored(document))
+            key = digest(
+                {name: hashlib.sha256(self.app.world.read(f"{self.root}/{name}") or b"").hexdigest() for name in dockerfile.MANIFESTS if name in names}
+            )
+        secret = [f"--secret=id={dockerfile.SECRET},src={self.app.extra_ca_file}"] if self.app.extra_ca_file else []
+        arguments = [f"--build-arg={name}={value}" for name, value in sorted(document["image"]["build_args"].items())]
+        tag = f"{compose_project.repository(self.app.name)}:{self.tree}"
+        labels = [f"--label={compose_project.APP}={self.app.name}"]
+        idfile = f"{self.work}/{IDFILE}"
+        words = ["build", "--progress=plain", f"--file={path}", f"--iidfile={idfile}", f"--tag={tag}", *labels, *arguments, *secret, self.root]
+        self._client(*words, what="build", seconds=document["build"]["timeout_seconds"])
+        return (self.app.world.read(idfile) or b"").decode().strip(), key
+
+    def _write(self, path: str, text: str) -> None:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def _client(self, *argv: str, what: str, seconds: int) -> None:
+        """Follow a command of the Engine's client. What it builds ends with it.
+
+        :raises AnchorageError: when it fails.
+        """
+        began = self.app.world.monotonic()
+        rc = self.app.world.stream(client(*argv), self.log.command, timeout=seconds)
+        if rc == 0:
+            return
+        took = self.app.world.monotonic() - began
+        failed = dockerfile.failure(self.log.tail)
+        if failed and failed.no_output:
+            output = self.app.document["build"]["output"]
+            raise AnchorageError(
+                f"The build of {self.app.name} ended well but left no '{output}'.",
+                next_step=f"Set apps.{self.app.name}.build.output to the directory that the build writes.",
+            )
+        command, code = (failed.command, failed.code) if failed else (f"docker {what}", rc)
+        why = f": it was stopped after {seconds} s" if rc == 124 else "" if failed else self._last_error()
+        raise AnchorageError(
+            f"'{command}' of {self.app.name} failed after {took:.0f} s with code {code}{why}.",
+            what=f"step stage of {self.app.name}",
+            next_step="Mend the source or the registry (the last lines are above) and run deploy.yml again; nothing that runs was touched.",
+            output=self.log.tail[-15:],
+        )
+
+    def _last_error(self) -> str:
+        found = next((line.strip(" |") for line in reversed(self.log.tail) if "error" in line.lower()), "")
+        return f": {found[:300].rstrip('.')}" if found else ""
+
+    def _keep(self, runtime: Compose, image: str, key: str | None) -> None:
+        """Give the tree its name: a directory with the manifest, and with those files of the image that the schema is made from."""
+        user, layout = pwd.getpwnam(self.app.user), self.app.layout
+        built = layout.build(self.tree)
+        staging = f"{built}.new"
+        shutil.rmtree(staging, ignore_errors=True)
+        output = os.path.normpath(f"{staging}/{self.app.document['build']['output']}")
+        os.makedirs(output)
+        runtime.docker("tag", image, f"{compose_project.repository(self.app.name)}:{self.tree}")
+        if (self.app.document.get("migrate") or {}).get("files"):
+            self._extract(runtime, image, output)
+        for name in self.app.document["shared"]:
+            kept = f"{layout.shared}/{name}"
+            os.makedirs(kept, exist_ok=True)
+            os.chown(kept, user.pw_uid, user.pw_gid)
+            os.chmod(kept, 0o750)
+        self._own(staging, user.pw_gid)
+        manifest = {"tree": self.tree, "source": self.source_id, "dependencies": key, "image": image, "files": checksums(staging)}
+        self.app.world.write_atomic(f"{staging}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode(), mode=0o640, uid=0, gid=user.pw_gid)
+        sync_tree(self.app, staging)
+        replace_directory(self.app.world, staging, built)
+        fsync_directory(os.path.dirname(built))
+        self.log.say(f"{self.app.name}: tree {self.tree} is image {image[:19]}")
+
+    def _extract(self, runtime: Compose, image: str, target: str) -> None:
+        """Copy those files out of the image that the contract names, without starting anything of it."""
+        container = f"anchorage-{self.app.name}-look"
+        runtime.docker("rm", "--force", container, check=False)
+        runtime.docker("create", f"--name={container}", "--network=none", image, "none")
+        source = f"{container}:{self.app.document['image']['directory']}/."
+        try:
+            copy = subprocess.Popen(client("cp", source, "-"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+            with copy, tarfile.open(fileobj=copy.stdout, mode="r|") as bundle:
+                for member in bundle:
+                    path = os.path.normpath(member.name)
+                    if member.isreg() and not path.startswith(("..", "/")) and forecast.wanted(self.app.document, path):
+                        self._copy(bundle, member, f"{target}/{path}")
+            if copy.returncode:
+                raise AnchorageError(f"The files of {self.app.name}'s schema cannot be read out of its image {image[:19]}.")
+        finally:
+            runtime.docker("rm", "--force", container, check=False)
+
+    def _copy(self, bundle: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as stream:
+            shutil.copyfileobj(t.cast("t.IO[bytes]", bundle.extractfile(member)), stream)
