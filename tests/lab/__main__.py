@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     for name, words in {
         "reboot": "restart a host in order and wait for SSH",
         "power-cut": "kill a host, start it again and wait for SSH",
+        "stand-ins": "give a host a Docker with the images that no registry gives it here",
         "exec": "run a command on a host as root, past SSH",
         "ssh": "run a command on a host over SSH, or log in",
     }.items():
@@ -151,6 +152,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(lab.directory / "hosts.yml")
     elif command in ("reboot", "power-cut"):
         lab.restart(arguments.host, power_cut=command == "power-cut")
+    elif command == "stand-ins":
+        images.give(options.container(lab.name, arguments.host))
     elif command == "exec":
         os.execvp("docker", ["docker", "exec", "-i", options.container(lab.name, arguments.host), *arguments.argv])
     elif command == "ssh":

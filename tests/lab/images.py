@@ -18,6 +18,9 @@ from .options import SUITES
 
 RECIPE = pathlib.Path(__file__).parent / "image"
 WORLD = pathlib.Path(__file__).parent / "world"
+CONTAINERS = pathlib.Path(__file__).parent / "containers"
+#: Stand-ins for the images of a Compose app, by their target in the recipe.
+STAND_INS = {"node": "lab/node:20", "postgres": "lab/postgres:17", "redis": "lab/redis:8"}
 MACHINE_CA = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "ca-certificates", "iproute2", "procps",
@@ -86,3 +89,43 @@ def ensure_world() -> str:
         say(f"making {image}")
         engine.docker("build", "--quiet", f"--build-arg=BASE={start}", "--tag", image, str(WORLD))
     return image
+
+
+def ensure_stand_ins() -> list[str]:
+    """Return the names of the stand-ins for the official images that apps in containers are made of; made where they are missing."""
+    machine_ca = MACHINE_CA.read_bytes() if MACHINE_CA.exists() else b""
+    start = base(SUITES[0])
+    mark = f"anchorage-lab-stand-ins:{recipe_digest(CONTAINERS, start, machine_ca)}"
+    if not engine.answers("image", "inspect", mark, *STAND_INS.values()):
+        say(f"making {', '.join(STAND_INS.values())} from {start}")
+        with tempfile.TemporaryDirectory(prefix="anchorage-lab-") as place:
+            context = pathlib.Path(place) / "context"
+            shutil.copytree(CONTAINERS, context)
+            shutil.copy(RECIPE / "files/usr/local/lib/lab/trust_machine.py", context)
+            (context / "machine-ca.pem").write_bytes(machine_ca)
+            for target, name in STAND_INS.items():
+                engine.docker("build", "--quiet", f"--build-arg=BASE={start}", f"--target={target}", "--tag", name, str(context))
+        engine.docker("tag", STAND_INS["node"], mark)
+    return [*STAND_INS.values()]
+
+
+def give(container: str) -> None:
+    """Leave with a host that has the stand-ins, as if a registry had given them. The Engine comes with them; its settings do not."""
+    wanted = ensure_stand_ins()
+    if engine.answers("exec", container, "docker", "image", "inspect", *wanted):
+        return
+    # Some settings of the kernel are read-only in a host that is a container itself.
+    unit = "[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1 container=docker\n"
+    place = "/etc/systemd/system/docker.service.d"
+    engine.docker("exec", "-i", container, "sh", "-c", f"mkdir -p {place} && cat > {place}/lab.conf && systemctl daemon-reload", text=unit)
+    install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker.io docker-cli"
+    engine.docker("exec", container, "sh", "-c", install)
+    hand_over(container, *wanted)
+
+
+def hand_over(container: str, *names: str) -> None:
+    """Put images into the Engine that runs inside a host."""
+    with subprocess.Popen(["docker", "save", *names], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as given:
+        done = subprocess.run(["docker", "exec", "-i", container, "docker", "load", "--quiet"], stdin=given.stdout, capture_output=True, check=False)
+    if given.returncode or done.returncode:
+        raise LabError(f"The images {', '.join(names)} did not reach {container}: {done.stderr.decode(errors='replace').strip()[-300:]}")

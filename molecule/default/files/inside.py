@@ -26,7 +26,10 @@ def read(path):
 
 
 def sql(query, database="shop"):
-    done = run("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-XAtd", database, "-c", query, cwd="/")
+    if DOCKED:
+        done = run("docker", "exec", "shop-base-postgres-1", "psql", "-XAtU", "postgres", "-d", database, "-c", query)
+    else:
+        done = run("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "psql", "-XAtd", database, "-c", query, cwd="/")
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -39,6 +42,7 @@ def status_of(url):
         return error.code
 
 
+DOCKED = json.loads(read("/etc/anchorage/apps/shop.json")).get("runtime") == "compose"
 STATE = json.loads(run("/usr/local/bin/anchorage", "status", "--json").stdout)[0]
 SECRETS = json.loads(read("/etc/anchorage/secrets/shop.json"))
 ENVIRONMENTS = {}
@@ -55,20 +59,25 @@ EXPECTED = {
     "server": {"MEDUSA_WORKER_MODE": "server", "DISABLE_MEDUSA_ADMIN": "false", "PORT": "9000"},
     "worker": {"MEDUSA_WORKER_MODE": "worker", "DISABLE_MEDUSA_ADMIN": "true", "PORT": "9001"},
 }
+PLACE = "postgres:5432/shop?sslmode=disable" if DOCKED else "127.0.0.1:5432/shop"
 COMMON = {
     "NODE_ENV": "production",
-    "HOST": "127.0.0.1",
+    "HOST": "0.0.0.0" if DOCKED else "127.0.0.1",
     "STORE_CORS": "https://shop.localhost",
     "ADMIN_CORS": "https://shop.localhost",
     "AUTH_CORS": "https://shop.localhost",
     "MEDUSA_BACKEND_URL": "https://shop.localhost",
     "JWT_SECRET": SECRETS["JWT_SECRET"],
     "COOKIE_SECRET": SECRETS["COOKIE_SECRET"],
-    "DATABASE_URL": f"postgres://shop:{SECRETS['database_password']}@127.0.0.1:5432/shop",
-    "REDIS_URL": f"redis://shop:{SECRETS['redis_password']}@127.0.0.1:6379/0",
+    "DATABASE_URL": f"postgres://shop:{SECRETS['database_password']}@{PLACE}",
+    "REDIS_URL": f"redis://shop:{SECRETS['redis_password']}@{'redis-jobs' if DOCKED else '127.0.0.1'}:6379/0",
     "RELEASE_ID": STATE["live"],
 }
-OWN = {"ANCHORAGE_PROCESS", "ANCHORAGE_RELEASE", "HOME", "LANG", "MEDUSA_DISABLE_TELEMETRY", "NODE_EXTRA_CA_CERTS", "PATH"}
+OWN = {"ANCHORAGE_PROCESS", "ANCHORAGE_RELEASE", "HOME", "LANG", "MEDUSA_DISABLE_TELEMETRY", "NODE_EXTRA_CA_CERTS", "PATH"} | (
+    {"HOSTNAME"} if DOCKED else set()
+)
+UNIT = "docker.service" if DOCKED else "pm2-shop.service"
+PORT = "15432" if DOCKED else "5432"
 
 
 def two_processes_of_one_user_in_one_unit():
@@ -76,8 +85,8 @@ def two_processes_of_one_user_in_one_unit():
     for directory, _environment in ENVIRONMENTS.values():
         owner = pwd.getpwuid(int(re.search(r"^Uid:\s+(\d+)", read(f"{directory}/status"), re.M).group(1)))
         assert owner.pw_name == "shop" and owner.pw_shell.endswith("nologin"), owner
-        assert "pm2-shop.service" in read(f"{directory}/cgroup")
-    assert run("systemctl", "is-enabled", "pm2-shop.service").stdout.strip() == "enabled"
+        assert ("/docker/" if DOCKED else UNIT) in read(f"{directory}/cgroup"), read(f"{directory}/cgroup")
+    assert run("systemctl", "is-enabled", UNIT).stdout.strip() == "enabled"
 
 
 def exactly_their_environment():
@@ -105,8 +114,11 @@ def answers_where_it_should():
 
 
 def backend_url_is_in_the_admin():
-    bundle = glob.glob(f"/srv/shop/releases/{STATE['live']}/app/public/admin/assets/*.js")
-    assert any("https://shop.localhost" in read(path) for path in bundle), f"not in {len(bundle)} files"
+    if DOCKED:
+        bundle = [run("docker", "exec", f"shop-server-{STATE['slot']}", "sh", "-c", "cat public/admin/assets/*.js").stdout]
+    else:
+        bundle = [read(path) for path in glob.glob(f"/srv/shop/releases/{STATE['live']}/app/public/admin/assets/*.js")]
+    assert any("https://shop.localhost" in text for text in bundle), f"not in {len(bundle)} files"
 
 
 def migrated_once_before_the_first_start():
@@ -120,12 +132,15 @@ def the_app_owns_its_database_and_enters_no_other():
     assert sql("SELECT rolsuper OR rolcreatedb OR rolcreaterole FROM pg_roles WHERE rolname = 'shop'") == "f"
     for database in ("postgres", "template1"):
         environment = {"PATH": os.environ["PATH"], "PGPASSWORD": SECRETS["database_password"]}
-        done = run("psql", "-XAt", f"host=127.0.0.1 user=shop dbname={database}", "-c", "SELECT 1", env=environment)
+        done = run("psql", "-XAt", f"host=127.0.0.1 port={PORT} user=shop dbname={database}", "-c", "SELECT 1", env=environment)
         assert done.returncode != 0, f"shop may enter {database}"
 
 
 def redis_keeps_jobs():
     tool = ("/usr/local/lib/anchorage/redis-instance", "shop-jobs", "cli")
+    if DOCKED:
+        login = f"REDISCLI_AUTH={SECRETS['redis_password']}"
+        tool = ("docker", "exec", "--env", login, "shop-base-redis-jobs-1", "redis-cli", "--user", "shop", "--no-auth-warning")
     assert "yes" in run(*tool, "CONFIG", "GET", "appendonly").stdout
     assert "noeviction" in run(*tool, "CONFIG", "GET", "maxmemory-policy").stdout
 
@@ -135,7 +150,8 @@ def renewal_is_armed():
 
 
 def secrets_lie_nowhere_else():
-    allowed = ("/etc/anchorage/", "/proc/", "/sys/", "/srv/shop/releases/")
+    # What the Engine runs a container by is for root alone, as the container's environment is.
+    allowed = ("/etc/anchorage/", "/proc/", "/sys/", "/srv/shop/releases/", "/run/containerd/", "/run/docker/")
     found = []
     for top in ("/var/lib/pm2", "/var/log", "/tmp", "/root", "/srv/shop/builds", "/var/lib/anchorage", "/run", "/etc"):
         for directory, _names, files in os.walk(top):

@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,10 +28,14 @@ import urllib.request
 import pytest
 import yaml
 
+from ansible_collections.anchorage.vps.tests.lab import images
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STUB = ROOT / "tests" / "apps" / "stub"
 CALLBACKS = ROOT / "tests" / "plugins" / "callback"
-LAB = os.environ.get("ANCHORAGE_LAB", "release")
+#: What keeps the stub alive: with "compose" these very tests are about containers.
+RUNTIME = os.environ.get("ANCHORAGE_RUNTIME", "pm2")
+LAB = os.environ.get("ANCHORAGE_LAB", "release" if RUNTIME == "pm2" else f"release-{RUNTIME}")
 HOST = "vps"
 FAULTS = "ANCHORAGE_FAULTS"
 FAULT_RESULTS = ROOT / "tests" / "results" / "faults.json"
@@ -59,6 +64,10 @@ STUB_APP = {
         "worker": {"command": ["node", "worker.js"], "overlap": False, "stop_seconds": 10, "health": {"path": "/health", "body": "OK", "deadline_seconds": 20}},
     },
 }
+
+if RUNTIME == "compose":
+    STUB_APP.update(runtime="compose", image={"base": images.STAND_INS["node"]})
+    STUB_APP["database"]["image"], STUB_APP["redis"]["image"] = images.STAND_INS["postgres"], images.STAND_INS["redis"]
 
 #: What differs on a host of the lab from one of the internet's.
 LAB_SETTINGS = {
@@ -269,12 +278,25 @@ class Host:
         return json.loads(self.shell(f"cat /var/lib/anchorage/{app}/journal.json"))
 
     def unit_active(self, name: str) -> bool:
-        """Whether a unit runs."""
+        """Whether a unit runs, or what does its work where apps are in containers."""
+        app, _dash, what = name.rpartition("-")
+        if RUNTIME == "compose" and what == "build":
+            return self.shell("pgrep -fc '^docker build' || true").strip() != "0"
+        if RUNTIME == "compose" and what == "migrate":
+            return self.shell(f"docker ps --quiet --filter name=^anchorage-{app}-migrate$").strip() != ""
         return self.shell(f"systemctl is-active anchorage-{name}.service || true").strip() == "active"
 
     def sql(self, query: str, app: str = "alpha") -> str:
         """Ask an app's database as its superuser."""
+        if RUNTIME == "compose":
+            return self.shell(f"docker exec -i {app}-base-postgres-1 psql -XAtq -v ON_ERROR_STOP=1 -U postgres {app}", given=query).strip()
         return self.shell(f"cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 {app}", given=query).strip()
+
+    def as_postgres(self, script: str, *, given: str | None = None) -> str:
+        """Run a shell script where PostgreSQL's own user is at home."""
+        if RUNTIME == "compose":
+            return self.shell(f"docker exec -i -u postgres alpha-base-postgres-1 sh -c {shlex.quote(script)}", given=given)
+        return self.shell(f"cd / && runuser -u postgres -- sh -c {shlex.quote(script)}", given=given)
 
     def runs(self, release: str | None = None, app: str = "alpha") -> int:
         """How often a release's migration really ran."""
@@ -298,7 +320,15 @@ class Host:
         return self.shell("python3 -", given=script).strip()
 
     def processes(self, user: str = "alpha") -> dict[str, dict[str, t.Any]]:
-        """PM2's processes of an app, by name."""
+        """PM2's processes of an app, or its containers as PM2 would tell of them, by name."""
+        if RUNTIME == "compose":
+            ids = self.shell(f"docker ps --all --quiet --filter label=vps.anchorage.app={user} --filter label=vps.anchorage.slot").split()
+            found = json.loads(self.shell(f"docker inspect {' '.join(ids)}")) if ids else []
+            states = {"running": "online", "exited": "stopped"}
+            return {
+                item["Name"].lstrip("/"): {"pid": item["State"]["Pid"], "pm2_env": {"status": states.get(item["State"]["Status"], item["State"]["Status"])}}
+                for item in found
+            }
         listed = self.shell(f"runuser -u {user} -- env -i PATH=/usr/local/bin:/usr/bin:/bin pm2 jlist")
         return {entry["name"]: entry for entry in json.loads(listed[listed.index("[") :])}
 
@@ -368,7 +398,10 @@ def vps(tmp_path_factory) -> t.Iterator[Shop]:
     host = Host(LAB, HOST)
     if not os.environ.get("KEEP_LAB"):
         host.command("down", LAB)
-    host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
+    docker = ["--with-docker"] if RUNTIME == "compose" else []
+    host.command("up", LAB, *docker, f"--host={HOST}:trixie:app,database,cache,proxy")
+    if RUNTIME == "compose":
+        host.command("stand-ins", LAB, HOST)
     apps = Apps(ROOT / ".cache" / "lab" / LAB / "hosts.yml", tmp_path_factory.mktemp("contract"))
     apps.app("alpha")
     apps.run("site")

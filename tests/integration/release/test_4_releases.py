@@ -10,7 +10,7 @@ import shlex
 
 import pytest
 
-from .conftest import Visitor, kill, until
+from .conftest import RUNTIME, Visitor, kill, until
 
 
 def test_a_change_of_the_environment_is_a_release_of_the_same_tree(shop):
@@ -63,6 +63,22 @@ while True:
 """
 
 
+def of_pm2(host):
+    """Return what PM2 tells and keeps."""
+    return {
+        "PM2's own list": host.shell("runuser -u alpha -- env -i PATH=/usr/local/bin:/usr/bin:/bin pm2 jlist"),
+        "PM2's files and logs": host.shell("cat $(find /var/lib/pm2/alpha /var/log/pm2/alpha -type f)"),
+    }
+
+
+def of_containers(host):
+    """Return what the containers printed, and what the images are made of."""
+    return {
+        "the containers' logs": host.shell("for name in $(docker ps -a --format '{{.Names}}'); do docker logs $name 2>&1; done"),
+        "the images": host.shell("docker image inspect $(docker image ls -q); docker history --no-trunc $(docker image ls -q anchorage/alpha | head -1)"),
+    }
+
+
 def test_secrets_are_nowhere_but_in_their_places(shop):
     """One canary for each generated secret, looked for in all that a run says and leaves, at its most talkative."""
     host = shop.host
@@ -73,17 +89,15 @@ def test_secrets_are_nowhere_but_in_their_places(shop):
     finally:
         host.shell("systemctl stop watch-commands.service")
     kept = json.loads(host.shell("cat /etc/anchorage/secrets/alpha.json"))
-    assert set(kept) == {"JWT_SECRET", "database_password", "redis_password"}
+    assert set(kept) == {"JWT_SECRET", "database_password", "redis_password"} | ({"database_superuser_password"} if RUNTIME == "compose" else set())
     canaries = {**kept, "SMTP_PASSWORD": CANARY}
     patterns = "\n".join(canaries.values())
     places = {
         "the output at -vvv --diff": said,
         "host's journal": host.shell("journalctl --no-pager -o cat"),
         "command lines": host.shell("cat /root/commands"),
-        "PM2's own list": host.shell("runuser -u alpha -- env -i PATH=/usr/local/bin:/usr/bin:/bin pm2 jlist"),
-        "PM2's files and logs": host.shell(
-            "cat $(find /var/lib/pm2/alpha /var/log/pm2/alpha -type f) /var/lib/anchorage/alpha/journal.json /var/lib/anchorage/alpha/step.json"
-        ),
+        "the engine's state": host.shell("cat /var/lib/anchorage/alpha/journal.json /var/lib/anchorage/alpha/step.json"),
+        **(of_containers(host) if RUNTIME == "compose" else of_pm2(host)),
         "the steps' logs": host.shell("cat /var/lib/anchorage/alpha/log/*"),
     }
     assert len(places["command lines"]) > 1000, "the watcher watched"
@@ -95,9 +109,12 @@ def test_secrets_are_nowhere_but_in_their_places(shop):
     # They are where they must be, or the search above would prove nothing.
     holders = set(host.shell(f"grep -rlF -f - --devices=skip {trees} 2>/dev/null || true", given=patterns).split())
     assert {"/etc/anchorage/secrets/alpha.json", "/etc/anchorage/apps/alpha.json"} <= holders
-    strays = {
-        path for path in holders if not path.startswith(("/etc/anchorage/", "/srv/alpha/releases/", "/etc/redis/", "/var/lib/redis", "/var/lib/postgresql"))
-    }
+    places = ["/etc/anchorage/", "/srv/alpha/releases/", "/etc/redis/", "/var/lib/redis", "/var/lib/postgresql"]
+    # What the Engine runs a container by is for root alone, as the container's environment is.
+    places += (
+        ["/var/lib/docker/containers/", "/var/lib/docker/volumes/", "/var/lib/containerd/", "/run/containerd/", "/run/docker/"] if RUNTIME == "compose" else []
+    )
+    strays = {path for path in holders if not path.startswith(tuple(places))}
     assert not strays
     assert host.shell("find /srv/alpha /etc/anchorage /var/lib/anchorage -type f -perm /o+w").strip() == ""
 
