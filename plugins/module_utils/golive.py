@@ -19,7 +19,9 @@ from .app import App
 from .health import FAIL, WARN, Check, judge
 from .layout import DOCUMENTS, SECRETS
 from .masking import secrets_of
+from .processes import environment, pids
 from .refusals import LOOPBACK, ORIGINS, Asker, Site, configuration, environment_of, judge_plain_http, judged, origins_of, site_of
+from .runtime import COMPOSE, name_of
 from .world import World
 
 Data = dict[str, t.Any]
@@ -28,8 +30,8 @@ Data = dict[str, t.Any]
 LONG_SECRET = 8
 
 SERVICES = ("nftables.service", "nginx.service", "postgresql.service", "postgresql@*.service", "redis-server@*.service", "pm2-*.service",
-            "anchorage-recover.service", "anchorage-health.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "certbot.timer", "ssh.service",
-            "systemd-timesyncd.service")  # fmt: skip
+            "docker.service", "anchorage-recover.service", "anchorage-health.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "certbot.timer",
+            "ssh.service", "systemd-timesyncd.service")  # fmt: skip
 
 #: Where what must not be lost lies on a host that has any.
 DATABASES = "/var/lib/postgresql"
@@ -130,6 +132,19 @@ def secrets_in_code(world: World, document: Data, directory: str, seconds: float
     return judge("secrets_in_code", not files, evidence={"files": files[:20]}, cause=f"a secret of the app stands in {some}", advice=advice)
 
 
+def code_of(app: App, document: Data, live: str) -> str:
+    """Return where the code of the live release is read: in containers it is in their image, which each of their processes shows."""
+    if name_of(document) != COMPOSE:
+        return f"{app.layout.release(live)}/app"
+    own = (pid for pid in pids(app.world) if _release_of(app, pid) == (app.name, live))
+    return f"/proc/{next(own, 'none')}/root{document['image']['directory']}"
+
+
+def _release_of(app: App, pid: int) -> tuple[str, str]:
+    found = environment(app.world, pid) or {}
+    return found.get("ANCHORAGE_PROCESS", "")[: len(app.name)], found.get("ANCHORAGE_RELEASE", "")
+
+
 def private_files(paths: t.Iterable[str], shared: t.Collection[str] = ()) -> Check:
     """Files with secrets belong to root, and nobody else may read them.
 
@@ -171,7 +186,7 @@ def boxes_of_app(app: App, document: Data, live: str) -> list[Box]:
     return [
         *found,
         Box("real keys", lambda _seconds: test_keys(document)),
-        Box("no secrets in code", lambda seconds: secrets_in_code(world, document, f"{app.layout.release(live)}/app", seconds)),
+        Box("no secrets in code", lambda seconds: secrets_in_code(world, document, code_of(app, document, live), seconds)),
         Box("secrets are private", lambda _seconds: private_files(private, shared)),
     ]
 

@@ -356,3 +356,13 @@ def test_the_boxes_of_a_host_are_named():
     assert [box.name for box in golive.boxes_of_host(world, {})] == ["updates", "ssh", "firewall", "monitoring", "boot"]
     world.files[golive.DATABASES] = "data"
     assert [box.name for box in golive.boxes_of_host(world, {})] == ["updates", "ssh", "firewall", "backup", "monitoring", "boot"]
+
+
+def test_the_code_of_a_container_is_read_in_its_image(shop):
+    docked = {"runtime": "compose", "image": {"directory": "/app"}}
+    app, world = shop.app, shop.world
+    assert golive.code_of(app, {}, "r1") == f"{app.layout.release('r1')}/app"
+    assert golive.code_of(app, docked, "r1") == "/proc/none/root/app", "where nothing runs the search fails, and says so"
+    world.process(70, environ={"ANCHORAGE_PROCESS": "shop-server-blue", "ANCHORAGE_RELEASE": "r0"})
+    world.process(80, environ={"ANCHORAGE_PROCESS": "shop-server-green", "ANCHORAGE_RELEASE": "r1"})
+    assert golive.code_of(app, docked, "r1") == "/proc/80/root/app"
