@@ -59,9 +59,11 @@ class Ground:
 
     :arg lab: name of the lab, and of its host.
     :arg app: name of the app; its domain is below localhost.
+    :arg docker: whether the app is in containers, whose images no registry gives the host here.
     """
 
-    def __init__(self, lab: str, app: str) -> None:
+    def __init__(self, lab: str, app: str, *, docker: bool = False) -> None:
+        self.docker = docker
         self.lab = Lab(lab)
         self.app = app
         self.domain = f"{app}.localhost"
@@ -77,9 +79,15 @@ class Ground:
     def stand(self) -> bool:
         """Bring the host up; one that stands is left as it is. Returns whether it has a release already."""
         command = ["up", self.lab.name, f"--host={self.lab.name}:trixie:app,database,cache,proxy", "--world", f"--dns=*={self.lab.name}"]
-        subprocess.run([sys.executable, "-m", "tests.lab", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+        self._lab(*command, *(["--with-docker"] if self.docker else []))
+        if self.docker:
+            self._lab("stand-ins", self.lab.name, self.lab.name)
         told = self.shell(f"test -e /var/lib/anchorage/{self.app}/journal.json && anchorage status {self.app} --json || true").strip()
         return bool(told) and json.loads(told)[0]["live"] is not None
+
+    @staticmethod
+    def _lab(*command: str) -> None:
+        subprocess.run([sys.executable, "-m", "tests.lab", *command], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
 
     @property
     def host(self) -> dict[str, typing.Any]:

@@ -13,6 +13,7 @@ import ssl
 import time
 import typing as t
 
+from ..lab import images
 from .client import Answer, Failure, Kind, Site
 from .ground import ROOT, Ground
 
@@ -47,9 +48,10 @@ class Subject:
 
     name = ""
     lab = ""
+    docker = False
 
     def __init__(self) -> None:
-        self.ground = Ground(self.lab, "shop" if self.name == "shop" else "plain")
+        self.ground = Ground(self.lab, "shop" if self.name == "shop" else "plain", docker=self.docker)
         self.jobs: Jobs | None = None
 
     def built(self, number: int) -> dict[str, t.Any]:
@@ -271,4 +273,15 @@ class Plain(Subject):
         return t.cast(str, must(site, "GET", "/page")["release"])
 
 
-SUBJECTS: dict[str, type[Subject]] = {"shop": Shop, "node": Plain}
+class Contained(Plain):
+    """The same server in containers, where nothing but the switch and the drain stands between it and its visitors either."""
+
+    name = "containers"
+    lab = "loadcontainers"
+    docker = True
+
+    def _app(self, **more: t.Any) -> dict[str, t.Any]:
+        return super()._app(runtime="compose", image={"base": images.STAND_INS["node"]}, **more)
+
+
+SUBJECTS: dict[str, type[Subject]] = {"shop": Shop, "node": Plain, "containers": Contained}
