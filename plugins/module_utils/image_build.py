@@ -13,7 +13,6 @@ import json
 import os
 import pwd
 import shutil
-import subprocess
 import tarfile
 import typing as t
 
@@ -166,8 +165,7 @@ class ImageBuilder(Builder):
         runtime.docker("create", f"--name={container}", "--network=none", image, "none")
         source = f"{container}:{self.app.document['image']['directory']}/."
         try:
-            copy = subprocess.Popen(client("cp", source, "-"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-            with copy, tarfile.open(fileobj=copy.stdout, mode="r|") as bundle:
+            with self.app.world.output(client("cp", source, "-")) as copy, tarfile.open(fileobj=copy.stdout, mode="r|") as bundle:
                 for member in bundle:
                     path = os.path.normpath(member.name)
                     if member.isreg() and not path.startswith(("..", "/")) and forecast.wanted(self.app.document, path):

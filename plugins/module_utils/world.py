@@ -109,6 +109,10 @@ class World:
             bufsize=1,
         )
 
+    def output(self, argv: t.Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command with closed input whose output is read as bytes; the caller ends it, best as a context."""
+        return subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
     def stream(self, argv: t.Sequence[str], on_line: t.Callable[[str], None], *, timeout: float | None = None) -> int:
         """Run a command with closed input, hand on its lines as they come (errors too), and return its code.
 
