@@ -13,7 +13,7 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, rollback, room
+from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -87,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
     back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     back.add_argument("--json", action="store_true")
+    end = commands.add_parser("end", help="end what a killed migration has left running in a container")
+    end.add_argument("app")
     execute = commands.add_parser("exec", help="become the process that a file describes")
     execute.add_argument("file")
     held = commands.add_parser("held", help="keep the requests of a socket waiting until a file says where they go")
@@ -277,6 +279,15 @@ def _rollback(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps(answer["outcome"], indent=1, sort_keys=True))
     return 0 if answer["outcome"]["ok"] else 1
+
+
+def _end(options: argparse.Namespace) -> int:
+    """End the commands of a step that is over."""
+    app = App(options.app, World())
+    for name in ("migrate", "rehearse"):
+        if runtimes.of(app).end(name):
+            say(f"{app.name}: ended the command ({name}) that a killed step had left behind")
+    return 0
 
 
 def _recover(options: argparse.Namespace) -> int:

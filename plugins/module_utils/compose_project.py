@@ -8,6 +8,7 @@ A release never touches the project that holds the stateful services; it only jo
 
 from __future__ import annotations
 
+import math
 import typing as t
 
 from .hold import stop_seconds
@@ -79,7 +80,7 @@ def once_project(
     service = {
         **_common(document, release, image, user),
         "container_name": once_name(document["name"], name),
-        "command": [literal(word) for word in argv],
+        **_command(argv),
         "environment": {key: literal(value) for key, value in env.items()},
         "networks": {key: {} for key in networks},
         "restart": "no",
@@ -100,12 +101,12 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
     service: Data = {
         **common,
         "container_name": instance.name,
-        "command": [literal(word) for word in process["command"]],
+        **_command(process["command"]),
         "environment": {key: literal(value) for key, value in environment(document, instance, release).items()},
         # In the slot's own network a process is found by its name; in the shared one only by the name that holds its release.
         "networks": {key: alias if key == "default" else {} for key in _networks(document)},
         "restart": "unless-stopped",
-        "stop_grace_period": f"{stop_seconds(document, process):.0f}s",
+        "stop_grace_period": f"{max(1, math.ceil(stop_seconds(document, process)))}s",
         "labels": {**common["labels"], SLOT: instance.slot},
         **_memory(process.get("memory_mb")),
     }
@@ -123,7 +124,8 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
 def environment(document: Data, instance: Instance, release: str) -> dict[str, str]:
     """Return the whole environment of one process inside its container."""
     found = process_environment(document, instance, release, EXTRA_CA if document.get("extra_ca_file") else "")
-    # Inside, the container's own interface; who gets there is decided by what is published.
+    # Inside, the container's own interface; who gets there is decided by what is published. The path of programs is the image's.
+    del found["PATH"]
     return {**found, "HOME": "/tmp", **({"HOST": "0.0.0.0"} if instance.port is not None else {})}
 
 
@@ -137,6 +139,7 @@ def _common(document: Data, release: str, image: str, user: str) -> Data:
         "pull_policy": "never",
         "user": user,
         "init": True,
+        "working_dir": document["image"]["directory"],
         "read_only": document["image"]["read_only"],
         "tmpfs": ["/tmp:mode=1777"],
         "cap_drop": ["ALL"],
@@ -145,6 +148,11 @@ def _common(document: Data, release: str, image: str, user: str) -> Data:
         "volumes": mounts,
         "labels": {APP: document["name"], RELEASE: release},
     }
+
+
+def _command(argv: t.Sequence[str]) -> Data:
+    """Return what is run: these words, and no entry point of the image before them, which may migrate, or start something else."""
+    return {"entrypoint": [literal(word) for word in argv], "command": []}
 
 
 def _bind(source: str, target: str) -> Data:

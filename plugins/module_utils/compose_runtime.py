@@ -47,6 +47,11 @@ class Compose(Runtime):
 
     title = "Docker Compose"
 
+    @property
+    def services(self) -> str:
+        """Return the command that shows the containers."""
+        return f"docker compose --project-name {compose_project.base_name(self.app.name)} ps --all"
+
     def docker(self, *argv: str, timeout: float = 120, check: bool = True) -> Completed:
         """Ask the Engine.
 
@@ -162,8 +167,14 @@ class Compose(Runtime):
         return t.cast(str, image)
 
     def has_image(self, tree: str) -> bool:
-        """Tell whether the Engine still has the image that a tree is."""
-        return self.docker("image", "inspect", "--format={{.Id}}", self.image(tree), check=False).rc == 0
+        """Tell whether the Engine still has the image that a tree is.
+
+        :raises AnchorageError: when it cannot be asked, which says nothing about the image.
+        """
+        done = self.docker("image", "inspect", "--format={{.Id}}", self.image(tree), check=False)
+        if done.rc and "no such image" not in done.stderr.lower():
+            self.docker("image", "inspect", "--format={{.Id}}", self.image(tree))
+        return done.rc == 0
 
     def check(self, release: str) -> None:
         """The image must be there: nothing is pulled when a container starts."""
@@ -225,6 +236,14 @@ class Compose(Runtime):
             self.docker(*compose, "down", timeout=120, check=False)
             if forget:
                 app.world.remove(path)
+
+    def end(self, name: str) -> bool:
+        """The container of such a command lives in the Engine's control group, so it outlives the step that started it."""
+        container = compose_project.once_name(self.app.name, name)
+        there = bool(self.docker("ps", "--quiet", f"--filter=name=^{container}$").stdout.strip())
+        if there:
+            self._remove(container)
+        return there
 
     def _remove(self, container: str) -> None:
         self.docker("rm", "--force", "--volumes", container, timeout=120, check=False)

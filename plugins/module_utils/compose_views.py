@@ -16,18 +16,21 @@ Data = dict[str, t.Any]
 #: What the official images need of what the Engine takes away: to become the service's own user, and to own its files.
 CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]
 
-#: Makes the app's own role and database, since what the image makes by itself belongs to a superuser. It runs once, on an empty volume.
+#: Makes the app's own role and databases, since what the image makes by itself belongs to a superuser. The image runs it once, on an empty
+#: volume; run again by hand it makes what is missing.
 INITDB = """#!/bin/sh
 # Managed by anchorage.vps
 set -eu
 psql -X -v ON_ERROR_STOP=1 -v owner="$APP_USER" -d postgres <<'SQL'
 \\set password `cat /run/secrets/app_password`
-CREATE ROLE :"owner" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
+SELECT format('CREATE ROLE %I', :'owner') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'owner') \\gexec
+ALTER ROLE :"owner" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'password';
 SQL
 psql -X -v ON_ERROR_STOP=1 -d postgres -c 'REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC'
 for name in $APP_DATABASES; do
     psql -X -v ON_ERROR_STOP=1 -v owner="$APP_USER" -v name="$name" -d postgres <<'SQL'
-CREATE DATABASE :"name" OWNER :"owner" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8';
+SELECT format($$CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'$$, :'name', :'owner')
+WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \\gexec
 REVOKE ALL ON DATABASE :"name" FROM PUBLIC;
 SQL
     psql -X -v ON_ERROR_STOP=1 -v owner="$APP_USER" -d "$name" <<'SQL'
@@ -40,6 +43,13 @@ SQL
     done
 done
 """
+
+
+#: Whether the app gets into each of its databases.
+LOGIN = (
+    'for name in $APP_DATABASES; do PGPASSWORD=$(cat /run/secrets/app_password) psql -XAtq -h 127.0.0.1 -U "$APP_USER" -d "$name" -c "SELECT 1"'
+    " >/dev/null || exit 1; done"
+)
 
 
 def docker_compose_projects(contract: Data, secrets: Data, host: str) -> list[Data]:
@@ -96,6 +106,7 @@ def _postgres(app: Data) -> Data:
     return {
         **_service(database["image"], database["port"], views.POSTGRESQL_PORT),
         "environment": {
+            "PGDATA": "/var/lib/postgresql/data",
             "POSTGRES_PASSWORD_FILE": "/run/secrets/superuser_password",
             "POSTGRES_INITDB_ARGS": "--data-checksums --auth-host=scram-sha-256",
             "APP_USER": database["user"],
@@ -107,10 +118,12 @@ def _postgres(app: Data) -> Data:
         "shm_size": "256m",
         "stop_signal": "SIGINT",
         "stop_grace_period": "60s",
-        # Over TCP: while an empty volume is being filled, the image's own server answers on its socket only.
+        # Over TCP: while an empty volume is being filled, the image's own server answers on its socket only. As the app itself: a volume whose
+        # filling was cut off has a server that is ready, and none of this.
         "healthcheck": {
-            "test": ["CMD-SHELL", literal("pg_isready --quiet --host=127.0.0.1 --username=postgres")],
-            "interval": "5s",
+            "test": ["CMD-SHELL", literal(LOGIN)],
+            "interval": "10s",
+            "start_interval": "2s",
             "timeout": "5s",
             "retries": 12,
             "start_period": "60s",

@@ -254,8 +254,17 @@ class _App:
         image["build_args"] = self._env("image.build_args", given.get("build_args") or {}, image["build_args"], app, reserved=False)
         for key in rules.secrets_in(image["build_args"]):
             self.wrong(f"image.build_args.{key}", "would stay in the image's history, where everybody who has the image reads it")
-        if not image["directory"].startswith("/") or image["directory"] == "/" or ".." in image["directory"]:
-            self.wrong("image.directory", "must be an absolute path below /")
+        for key in rules.secrets_in(app["build"]["env"]):
+            self.wrong(f"build.env.{key}", "is a secret, and a build in containers prints its lines where it fails; bring an image that was built elsewhere")
+        brought = image["dockerfile"] is not None or (app["source"] or {}).get("image") is not None
+        self.wrong("image.directory", rules.image_directory(image["directory"]))
+        if given.get("directory") is not None and not brought:
+            self.wrong("image.directory", "belongs to image.dockerfile or source.image; where nothing is brought, the app lies in /app")
+        if given.get("base") is not None and brought:
+            self.wrong("image.base", "is for an app that brings neither a Dockerfile nor an image")
+        for index, pattern in enumerate(app["build"]["directories"]):
+            self.wrong(f"build.directories[{index}]", rules.shell_pattern(pattern))
+        self.wrong("database.image", rules.postgres_image(app["database"]["image"]))
         return t.cast("Data", image)
 
     # -- shape
@@ -541,6 +550,8 @@ class _App:
         if url is None:
             return False
         self.wrong(f"{service}.url", rules.service_url(url, schemes, needs_path=service == "database"))
+        if app["runtime"] == COMPOSE and rules.is_loopback(url):
+            self.wrong(f"{service}.url", "names loopback, which inside a container is the container itself; write an address that the containers reach")
         given = self.given.get(service) or {}
         both = [key for key in local if given.get(key) is not None]
         if both:

@@ -125,6 +125,31 @@ def image(text: str, *, tagged: bool = True) -> Wrong:
     return None
 
 
+def image_directory(text: str) -> Wrong:
+    """Judge where an app lies in its image: it becomes a mount's target and a part of commands."""
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._-]+)+", text) or ".." in text.split("/"):
+        return "must be an absolute path below / of letters, digits, dots, dashes and underscores"
+    return None
+
+
+def shell_pattern(text: str) -> Wrong:
+    """Judge a pattern that a shell expands while an image is built."""
+    return None if re.fullmatch(r"[A-Za-z0-9@._*?/-]+", text) else "holds characters that a shell would take for more than a pattern"
+
+
+def postgres_image(text: str | None) -> Wrong:
+    """Judge the version of an official image of PostgreSQL: from 18 on it keeps its data in another place."""
+    found = re.fullmatch(r"(?:docker\.io/)?(?:library/)?postgres:(\d+)\b.*", text or "")
+    return f"postgres:{found[1]} keeps its data elsewhere than this collection knows; choose 17 or older" if found and int(found[1]) >= 18 else None
+
+
+def is_loopback(text: str) -> bool:
+    """Tell whether the address of a service is this machine's own."""
+    parts = split_url(text)
+    host = (parts.hostname or "") if parts else ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def image_digest(text: str | None) -> Wrong:
     """Judge the digest of an image."""
     if text is None:

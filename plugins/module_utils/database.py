@@ -97,7 +97,7 @@ class Database:
             if hopeless or self.world.monotonic() >= end:
                 raise AnchorageError(
                     f"The database {self.name} cannot be reached as {self.environment['PGUSER']}: {first_line(done.stderr)}",
-                    next_step="Check that PostgreSQL runs (systemctl status postgresql) and knows the app's login, then run deploy.yml again.",
+                    next_step="Check that PostgreSQL runs (anchorage health says which) and knows the app's login, then run deploy.yml again.",
                 )
             self.world.sleep(1)
 

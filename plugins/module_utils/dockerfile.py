@@ -61,7 +61,7 @@ def render(document: Data, *, manager: str | None, version: str, names: t.Collec
     build = document["build"]
     output = build["output"].strip("/")
     source = DIRECTORY if output in ("", ".") else f"{DIRECTORY}/{output}"
-    base = document["image"]["base"]
+    base, patterns = document["image"]["base"], build.get("directories") or []
     lines = [f"FROM {base} AS base", f"WORKDIR {DIRECTORY}", "ENV CI=true LANG=C.UTF-8 NPM_CONFIG_UPDATE_NOTIFIER=false"]
     if manager in ("yarn", "pnpm"):
         lines += ["ENV COREPACK_ENABLE_DOWNLOAD_PROMPT=0", "RUN corepack enable"]
@@ -79,12 +79,13 @@ def render(document: Data, *, manager: str | None, version: str, names: t.Collec
         lines.append(_run(build["command"], None, extra_ca))
         lines.append(f"RUN test -d {shlex.quote(source)} || {{ echo '{NO_OUTPUT}'; exit 1; }}")
     lines += [f"RUN mkdir -p {shlex.quote(f'{source}/{name}')}" for name in document["shared"]]
+    lines += [f"RUN cd {shlex.quote(source)} && {_directories(pattern)}" for pattern in patterns if not _of_packages(pattern)]
     # A source of a strict umask would be for root alone. What runs is read by the app's user, and changed by nobody.
     clean = "rm -rf node_modules && " if manager and source == DIRECTORY else ""
     lines.append(f"RUN {clean}chmod -R a+rX,go-w {shlex.quote(source)}")
     if manager:
         lines += ["", "FROM dependencies AS production", _run(prune_command(manager, version), manager, extra_ca), "RUN mkdir -p node_modules"]
-        lines += [_directories(pattern) for pattern in build.get("directories") or []]
+        lines += [f"RUN {_directories(pattern)}" for pattern in patterns if _of_packages(pattern)]
     # From the image itself, since what the stages above set is for building alone.
     lines += ["", f"FROM {base}", f"WORKDIR {DIRECTORY}", "ENV NODE_ENV=production"]
     lines.append(f"COPY --from=build {source}/ ./")
@@ -138,9 +139,13 @@ def _run(argv: t.Sequence[str], manager: str | None, extra_ca: bool) -> str:
 
 
 def _directories(pattern: str) -> str:
-    """Return the line that makes directories which the app would make, in a tree that it must not write to."""
+    """Return the command that makes directories which the app would make, in a tree that it must not write to."""
     parent, _slash, name = pattern.rpartition("/")
-    return f'RUN for d in {parent or "."}; do mkdir -p "$d/{name}"; done'
+    return f'for d in {parent or "."}; do [ ! -d "$d" ] || mkdir -p "$d/{name}"; done'
+
+
+def _of_packages(pattern: str) -> bool:
+    return pattern.startswith("node_modules/")
 
 
 def _quoted(value: str) -> str:

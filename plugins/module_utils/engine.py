@@ -323,6 +323,8 @@ def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
             "--setenv=LANG=C.UTF-8",
             f"--setenv={UNIT}={app.layout.unit}",
             *([f"--property=ExecStopPost={COMMAND} recover {app.name}", "--property=TimeoutStopSec=900"] if step in ("activate", ROLLBACK) else []),
+            # A container outlives the unit that started it.
+            *([f"--property=ExecStopPost=-{COMMAND} end {app.name}"] if step == "migrate" and name_of(app.document) == COMPOSE else []),
             COMMAND,
             "step",
             step,

@@ -34,7 +34,7 @@ SERVICES = ("nftables.service", "nginx.service", "postgresql.service", "postgres
             "ssh.service", "systemd-timesyncd.service")  # fmt: skip
 
 #: Where what must not be lost lies on a host that has any.
-DATABASES = "/var/lib/postgresql"
+DATABASES = ("/var/lib/postgresql", "/etc/anchorage/compose")
 SSHD = ("/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d")
 IPV6 = "/proc/net/if_inet6"
 
@@ -319,7 +319,7 @@ def boxes_of_host(world: World, settings: Data) -> list[Box]:
         Box("updates", lambda seconds: updates(world, seconds)),
         Box("ssh", lambda seconds: ssh(world, seconds)),
         Box("firewall", lambda seconds: firewall(world, seconds)),
-        *([Box("backup", lambda _seconds: backup(settings))] if world.exists(DATABASES) else []),
+        *([Box("backup", lambda _seconds: backup(settings))] if any(map(world.exists, DATABASES)) else []),
         Box("monitoring", lambda seconds: monitoring(world, settings, seconds)),
         Box("boot", lambda seconds: boot(world, seconds)),
     ]

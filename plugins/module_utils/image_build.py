@@ -38,7 +38,7 @@ class ImageBuilder(Builder):
         """Do it."""
         runtime = Compose(self.app)
         runtime.require()
-        place = runtime.docker("info", "--format={{.DockerRootDir}}").stdout.strip() or "/var/lib/docker"
+        place = self.place = runtime.docker("info", "--format={{.DockerRootDir}}").stdout.strip() or "/var/lib/docker"
         room.require(place, self._need(runtime), f"The image of {self.app.name}")
         try:
             with room.guarded(place, self.work):
@@ -59,7 +59,8 @@ class ImageBuilder(Builder):
     def _need(self, runtime: Compose) -> Amount:
         """Return what the Engine's disk needs: for what the build writes on the way, and for the image."""
         live = self.app.journal.data.get("tree")
-        done = runtime.docker("image", "inspect", "--format={{.Size}}", runtime.image(live), check=False) if live else None
+        known = live and self.app.world.exists(f"{self.app.layout.build(live)}/{MANIFEST}")
+        done = runtime.docker("image", "inspect", "--format={{.Size}}", runtime.image(live), check=False) if known else None
         return Amount(2 * int(done.stdout), 20_000) if done is not None and done.rc == 0 else FIRST_BUILD
 
     def _pull(self, runtime: Compose) -> str:
@@ -67,7 +68,14 @@ class ImageBuilder(Builder):
         reference = f"{source['image']}@{source['digest']}"
         self.log.say(f"{self.app.name}: pull {reference}")
         self._client("pull", "--quiet", reference, what="pull", seconds=1800)
-        return runtime.docker("image", "inspect", "--format={{.Id}}", reference).stdout.strip()
+        image = runtime.docker("image", "inspect", "--format={{.Id}}", reference).stdout.strip()
+        # From here on it has a name of ours; that of the registry would keep it for ever.
+        self._tag(runtime, image)
+        runtime.docker("image", "rm", reference, check=False)
+        return image
+
+    def _tag(self, runtime: Compose, image: str) -> None:
+        runtime.docker("tag", image, f"{compose_project.repository(self.app.name)}:{self.tree}")
 
     def _build_image(self) -> tuple[str, str | None]:
         """Build from the source's own Dockerfile, or from the one that fits such a source. Returns the image's id and the dependencies' name."""
@@ -142,7 +150,9 @@ class ImageBuilder(Builder):
         shutil.rmtree(staging, ignore_errors=True)
         output = os.path.normpath(f"{staging}/{self.app.document['build']['output']}")
         os.makedirs(output)
-        runtime.docker("tag", image, f"{compose_project.repository(self.app.name)}:{self.tree}")
+        self._tag(runtime, image)
+        # The Engine's files may be on a disk of their own: layers must be there before a manifest says so.
+        sync_tree(self.app, self.place)
         if (self.app.document.get("migrate") or {}).get("files"):
             self._extract(runtime, image, output)
         for name in self.app.document["shared"]:
@@ -170,10 +180,16 @@ class ImageBuilder(Builder):
                     path = os.path.normpath(member.name)
                     if member.isreg() and not path.startswith(("..", "/")) and forecast.wanted(self.app.document, path):
                         self._copy(bundle, member, f"{target}/{path}")
-            if copy.returncode:
-                raise AnchorageError(f"The files of {self.app.name}'s schema cannot be read out of its image {image[:19]}.")
+            good = copy.returncode == 0
+        except tarfile.TarError:
+            good = False
         finally:
             runtime.docker("rm", "--force", container, check=False)
+        if not good:
+            raise AnchorageError(
+                f"The image {image[:19]} of {self.app.name} has no directory {self.app.document['image']['directory']} that could be read.",
+                next_step=f"Set apps.{self.app.name}.image.directory to where the app lies in it (WORKDIR of its Dockerfile).",
+            )
 
     def _copy(self, bundle: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -136,6 +136,11 @@ class Journal:
         """Whether the host may still differ from what this journal says."""
         return self.switch is not None or bool(self.data.get("unsettled"))
 
+    def unsettle(self) -> None:
+        """Say that what runs may not be what this journal says."""
+        self.data["unsettled"] = True
+        self.save()
+
     def settled(self) -> None:
         """Say that proxy, boot and processes are what this journal says."""
         self.data["unsettled"] = False

@@ -31,6 +31,11 @@ class Pm2(Runtime):
         super().__init__(app)
         self.environment = {"PATH": PATH, "HOME": app.layout.pm2_home, "PM2_HOME": app.layout.pm2_home, "LANG": "C.UTF-8"}
 
+    @property
+    def services(self) -> str:
+        """Return the command that shows the unit."""
+        return f"systemctl status 'redis-server@{self.app.name}-jobs'"
+
     def _pm2(self, *args: str, timeout: float = 120) -> str:
         done = self.app.world.run(["pm2", *args], env=self.environment, cwd=self.app.layout.pm2_home, user=self.app.user, timeout=timeout)
         if done.rc != 0:

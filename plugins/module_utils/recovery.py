@@ -40,9 +40,10 @@ def at_boot(app: App, log: Log) -> bool:
     Slots(app, log).settle_files()
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
-        # The Engine starts again whatever ran, of both slots, so with containers there is something to remove once it runs.
-        app.journal.data["unsettled"] = name_of(app.document) != PM2
         app.journal.end_switch("went back")
-    if app.journal.unsettled and name_of(app.document) == PM2:
+    if name_of(app.document) != PM2:
+        # The Engine starts again whatever ran, of both slots, and nothing that was stopped: what is live is made so once it runs.
+        app.journal.unsettle()
+    elif app.journal.unsettled:
         app.journal.settled()
     return switch is not None

@@ -35,6 +35,11 @@ class Runtime(abc.ABC):
     def __init__(self, app: App) -> None:
         self.app = app
 
+    @property
+    @abc.abstractmethod
+    def services(self) -> str:
+        """How people look at the app's Redis on this host."""
+
     @abc.abstractmethod
     def require(self) -> None:
         """See that there is somebody to talk to.
@@ -122,6 +127,10 @@ class Runtime(abc.ABC):
         :arg memory_mb: what Node's heap may take in it, in MiB; the whole may take twice that.
         :arg forget: leave nothing of its environment on the disk.
         """
+
+    def end(self, name: str) -> bool:
+        """End what a step that was killed has left of a command that runs once. Returns whether there was something."""
+        return False
 
     def sweep(self, trees: t.Collection[str]) -> list[str]:
         """Remove what it keeps of trees that are gone. Returns what went.

@@ -62,6 +62,9 @@ def migrate(app: App, log: Log, *, release: str) -> bool:
 
 def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, release: str) -> bool:
     with migration_lock(app, log, database):
+        for name in ("migrate", "rehearse"):
+            if runtimes.of(app).end(name):
+                log.say(f"{app.name}: ended the command ({name}) that a killed step had left behind")
         sessions.end(app, log, database)
         if marks.has(app.name, release):
             log.say(f"{app.name}: release {release} was migrated by another run")
@@ -243,7 +246,7 @@ def _check_redis(app: App) -> None:
         raise AnchorageError(
             f"Redis of {app.name} does not answer at {parts.hostname}:{parts.port or 6379}: {error}.",
             what="gate",
-            next_step=f"Start it (systemctl status 'redis-server@{app.name}-jobs'), then run deploy.yml again.",
+            next_step=f"Start it ({runtimes.of(app).services}), then run deploy.yml again.",
         ) from error
 
 

@@ -67,7 +67,8 @@ def _make_room(app: App, log: Log, wanted: pruning.Wanted, *, built: bool) -> No
     for counting in (False, True):
         gone = pruning.sweep(app, wanted, counting=counting)
         if gone:
-            log.say(f"{app.name}: removed what no release needs: {', '.join(os.path.relpath(path, app.layout.home) for path in gone)}")
+            names = (os.path.relpath(path, app.layout.home) if os.path.isabs(path) else path for path in gone)
+            log.say(f"{app.name}: removed what no release needs: {', '.join(names)}")
         need = room.to_stage(app, wanted.source, built=built)
         if counting or room.supply(app.layout.home).holds(need):
             break

@@ -150,6 +150,7 @@ def test_a_step_that_was_killed_on_the_host_is_named_and_done_again(shop):
     shop.host.shell("systemctl kill --signal=SIGKILL anchorage-alpha.service; systemctl kill --signal=SIGKILL anchorage-alpha-migrate.service || true")
     ended = shop.apps.end(first)
     assert ended.rc > 0 and "ended without a word" in ended.output
+    until(lambda: not shop.host.unit_active("alpha-migrate"), "the end of what the step had started")
     assert shop.host.serving() == before
     shop.apps.deploy()
     shop.host.serving().check()

@@ -37,7 +37,8 @@ def test_each_process_is_a_service_whose_name_holds_its_release():
     assert server["environment"]["PORT"] == "9000" and server["environment"]["HOST"] == "0.0.0.0"
     assert server["networks"] == {"default": {"aliases": ["server"]}, "base": {}}, "in the shared network only the name with the release"
     assert project["networks"]["base"] == {"name": "shop-base", "external": True}
-    assert worker["environment"]["MEDUSA_WORKER_MODE"] == "worker"
+    assert worker["environment"]["MEDUSA_WORKER_MODE"] == "worker" and "PATH" not in worker["environment"], "where programs are, the image knows"
+    assert server["entrypoint"][0] == "node" and server["command"] == [], "no entry point of the image stands before it"
     assert slot(document(), "green")["services"]["server-r1"]["environment"]["PORT"] == "9002"
 
 
@@ -71,7 +72,13 @@ def test_a_command_that_is_run_once_is_never_started_again():
     )
     (service,) = project["services"].values()
     assert project["name"] == "shop-migrate" and service["restart"] == "no" and service["container_name"] == "anchorage-shop-migrate"
-    assert service["command"] == ["node", "x.js", "$$A"] and service["mem_limit"] == "1024m" and "ports" not in service
+    assert (
+        service["entrypoint"] == ["node", "x.js", "$$A"]
+        and service["command"] == []
+        and service["working_dir"] == "/app"
+        and service["mem_limit"] == "1024m"
+        and "ports" not in service
+    )
     assert compose_project.SLOT not in service["labels"] and project["networks"] == {"base": {"name": "shop-base", "external": True}}
 
 
@@ -128,6 +135,13 @@ def test_an_app_that_builds_nothing_is_copied_without_development_packages():
     text = render(BOT)
     assert "RUN rm -rf node_modules && chmod -R a+rX,go-w /app\n" in text and "COPY --from=build /app/ ./\nCOPY --from=production" in text
     assert "node_modules" not in render(BOT, manager=None, names=("package.json",))
+
+
+def test_directories_are_made_where_they_are_wanted():
+    text = render(build={"directories": [".next/cache", "node_modules/@medusajs/*/dist/migrations"]})
+    assert 'RUN cd /app/.medusa/server && for d in .next; do [ ! -d "$d" ] || mkdir -p "$d/cache"; done\n' in text
+    packages = text.partition("FROM dependencies AS production")[2]
+    assert 'for d in node_modules/@medusajs/*/dist; do [ ! -d "$d" ] || mkdir -p "$d/migrations"; done' in packages
 
 
 def test_what_is_for_root_alone_in_the_source_is_not_so_in_the_image():

@@ -72,7 +72,7 @@ class DockerWorld(HostWorld):
         if words[1] == "ls":
             return Completed(0, "\n".join(self.tags), "")
         if words[1] == "inspect":
-            return Completed(0 if words[2] in self.images else 1, words[2], "")
+            return Completed(0, words[2], "") if words[2] in self.images else Completed(1, "", f"Error: No such image: {words[2]}")
         return OK
 
 
@@ -241,6 +241,22 @@ def test_without_its_image_a_release_is_not_begun(shop):
         runtime.check("r1")
 
 
+def test_an_engine_that_does_not_answer_says_nothing_about_images(shop):
+    app, _runtime, world = shop()
+    world.refuses["image"] = "Cannot connect to the Docker daemon"
+    with pytest.raises(AnchorageError, match="Cannot connect to the Docker daemon"):
+        step_stage.is_built(app, "t1")
+
+
+def test_what_a_killed_step_left_is_ended(shop):
+    _app, runtime, world = shop()
+    world._do_ps = lambda words, argv: Completed(0, "f00\n", "")
+    world.containers["anchorage-shop-migrate"] = "running"
+    assert runtime.end("migrate") is True and world.containers == {}
+    world._do_ps = lambda words, argv: OK
+    assert runtime.end("migrate") is False
+
+
 def test_names_of_images_go_with_their_trees(shop):
     _app, runtime, world = shop()
     world.tags = ["t1", "t0", "<none>"]
@@ -270,6 +286,9 @@ def test_after_a_boot_in_the_middle_of_a_switch_there_is_something_left_to_do(sh
     app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
     assert recovery.at_boot(app, Log(lambda line: None)) is True
     assert app.journal.switch is None and app.unsettled
+    app.journal.settled()
+    assert recovery.at_boot(app, Log(lambda line: None)) is False
+    assert app.unsettled, "what was stopped by hand is not started by the Engine"
 
 
 def test_the_names_of_projects_never_meet():

@@ -41,6 +41,10 @@ def web(**changes):
     return {"web": changed(WEB, **changes)}
 
 
+def docked(**image):
+    return shop(runtime="compose", image={"dockerfile": "Dockerfile", **image})
+
+
 MANAGED = f"postgres://u:{RANDOM}@db.example.com/shop"
 
 
@@ -80,7 +84,20 @@ BAD = [
         "would stay in the image's history",
     ),
     ("Dockerfile outside", shop(runtime="compose", image={"dockerfile": "../Dockerfile"}), "apps.shop.image.dockerfile", ""),
-    ("no directory of its own", shop(runtime="compose", image={"directory": "/"}), "apps.shop.image.directory", "must be an absolute path below /"),
+    ("no directory of its own", docked(directory="/"), "apps.shop.image.directory", "must be an absolute path below /"),
+    ("directory that Compose would read", docked(directory="/srv/$HOME"), "apps.shop.image.directory", "must be an absolute path below /"),
+    ("directory of nothing that was brought", shop(runtime="compose", image={"directory": "/srv"}), "apps.shop.image.directory", "the app lies in /app"),
+    ("base beside a Dockerfile", docked(base="node:22"), "apps.shop.image.base", "brings neither a Dockerfile nor an image"),
+    ("PostgreSQL 18", shop(runtime="compose", database={"image": "postgres:18-trixie"}), "apps.shop.database.image", "keeps its data elsewhere"),
+    ("secret of a build", shop(runtime="compose", build={"env": {"SENTRY_AUTH_TOKEN": RANDOM}}), "apps.shop.build.env.SENTRY_AUTH_TOKEN", "is a secret"),
+    ("pattern that is a command", shop(runtime="compose", build={"directories": ["a/x;id"]}), "apps.shop.build.directories[0]", "more than a pattern"),
+    (
+        "database on loopback",
+        shop(runtime="compose", database={"url": f"postgres://u:{RANDOM}@127.0.0.1:5432/shop"}),
+        "apps.shop.database.url",
+        "inside a container is the container itself",
+    ),
+    ("Redis on loopback", shop(runtime="compose", redis={"url": f"redis://:{RANDOM}@localhost:6379/0"}), "apps.shop.redis.url", "names loopback"),
     ("port of a system service", shop(runtime="compose", database={"port": 80}), "apps.shop.database.port", "belongs to Nginx"),
     ("mode unknown", shop(mode="cluster"), "apps.shop.mode", "must be one of split, shared"),
     ("mode of a preset without modes", web(mode="split"), "apps.web.mode", "the preset node has no modes"),

@@ -46,7 +46,8 @@ class EngineWorld(World):
             return Completed(0, f"{self.tmp_path}\n", "")
         if words[:2] == ["image", "inspect"]:
             known = words[2] in self.images
-            return Completed(0 if known else 1, (str(64 << 20) if any("Size" in word for word in argv) else IMAGE) if known else "", "")
+            told = str(64 << 20) if any("Size" in word for word in argv) else IMAGE
+            return Completed(0, told, "") if known else Completed(1, "", f"Error: No such image: {words[2]}")
         return Completed(0, "", "")
 
     def stream(self, argv, on_line, *, timeout=None):
@@ -154,6 +155,7 @@ def test_an_image_from_elsewhere_is_pulled_by_its_digest(shop):
     digest = f"sha256:{'cd' * 32}"
     app, world = shop(PLAIN, source={"kind": "image", "image": "registry.example.com/acme/shop", "digest": digest})
     put(app)
+    assert ["image", "rm", f"registry.example.com/acme/shop@{digest}"] in world.asked, "or it would stay for ever"
     assert world.followed[0][-3:] == ["pull", "--quiet", f"registry.example.com/acme/shop@{digest}"]
     assert json.loads(pathlib.Path(app.layout.build("t1"), MANIFEST).read_text())["image"] == IMAGE
 
@@ -181,6 +183,23 @@ def test_the_files_of_the_schema_are_read_out_of_the_image(shop, tmp_path, monke
     tree = pathlib.Path(app.layout.build("t1"))
     assert {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} == {MANIFEST, "migrations/001.sql"}
     assert set(json.loads((tree / MANIFEST).read_text())["files"]) == {"migrations/001.sql"}
+
+
+def test_an_image_without_the_apps_directory_is_told(shop, monkeypatch):
+    monkeypatch.setattr(image_build, "client", lambda *words: ["false"])
+    app, world = shop(PLAIN)
+    app.document["migrate"]["files"] = ["migrations/*"]
+    monkeypatch.setattr(world, "stream", lambda argv, on_line, **_options: world.images.add(IMAGE) or 0)
+    monkeypatch.setattr(image_build.ImageBuilder, "_build_image", lambda self: (IMAGE, "k1"))
+    with pytest.raises(AnchorageError, match="has no directory /app that could be read") as error:
+        put(app)
+    assert "apps.shop.image.directory" in error.value.next_step
+
+
+def test_a_live_tree_that_lost_its_manifest_does_not_stand_in_the_way(shop):
+    app, _world = shop(PLAIN)
+    app.journal.data["tree"] = "t0"
+    assert put(app) is True
 
 
 def test_without_room_for_the_image_nothing_is_begun(shop, monkeypatch):
