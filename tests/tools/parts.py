@@ -75,18 +75,7 @@ def build() -> list[Case]:
 def integration() -> list[Case]:
     """Run modules and playbooks against real services on hosts of the lab."""
     need(**{"ssh-keygen": "openssh-client", "redis-server": "redis-server", "nginx": "nginx-light", "psql": "postgresql", "openssl": "openssl"})
-    return [pytest("integration", timeout_seconds=2400), containers()]
-
-
-#: Of the tests of releases those that are run a second time, for an app in containers; the others by hand: make releases RUNTIME=compose.
-IN_CONTAINERS = ("failing_migration", "back_to_the_release_before", "dies_after_the_switch")
-
-
-def containers() -> Case:
-    """Run tests of releases again with runtime compose."""
-    chosen = ("-k", " or ".join(IN_CONTAINERS))
-    argv = ("env", "ANCHORAGE_RUNTIME=compose", PYTHON, "-m", "pytest", "tests/integration/release", "-ra", f"--junitxml={OUTPUT}/compose.xml", *chosen)
-    return Case("compose", argv, junit="compose.xml", timeout_seconds=1200)
+    return [pytest("integration", timeout_seconds=2400)]
 
 
 def scenarios(directory: pathlib.Path, chosen: str | None) -> list[str]:
