@@ -14,7 +14,7 @@ import pwd
 import typing as t
 
 from . import compose_project, memory, processes
-from .compose_project import APP, RELEASE, SLOT
+from .compose_project import APP, SLOT
 from .errors import AnchorageError
 from .health import Check, judge
 from .layout import SLOTS
@@ -44,8 +44,6 @@ def client(*argv: str) -> list[str]:
 
 class Compose(Runtime):
     """Containers, one for each instance."""
-
-    title = "Docker Compose"
 
     @property
     def services(self) -> str:
@@ -267,6 +265,3 @@ def _passes_on(command_line: str | None, addresses: t.Collection[str], port: int
     words = (command_line or "").split()
     options = dict(zip(words[1::2], words[2::2]))
     return bool(words) and words[0].endswith(PROXY) and options.get("-container-ip") in addresses and options.get("-host-port") == str(port)
-
-
-__all__ = ["APP", "RELEASE", "SLOT", "Compose", "environment"]

@@ -25,8 +25,6 @@ if t.TYPE_CHECKING:
 class Pm2(Runtime):
     """Processes in fork mode, in the control group of the app's own unit."""
 
-    title = "PM2"
-
     def __init__(self, app: App) -> None:
         super().__init__(app)
         self.environment = {"PATH": PATH, "HOME": app.layout.pm2_home, "PM2_HOME": app.layout.pm2_home, "LANG": "C.UTF-8"}

@@ -29,9 +29,6 @@ class Runtime(abc.ABC):
     :arg app: the app as the release in question was made.
     """
 
-    #: What people call it.
-    title: str
-
     def __init__(self, app: App) -> None:
         self.app = app
 

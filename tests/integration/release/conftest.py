@@ -281,6 +281,7 @@ class Host:
         """Whether a unit runs, or what does its work where apps are in containers."""
         app, _dash, what = name.rpartition("-")
         if RUNTIME == "compose" and what == "build":
+            # Where it counts none, pgrep ends with 1.
             return self.shell("pgrep -fc '^docker build' || true").strip() != "0"
         if RUNTIME == "compose" and what == "migrate":
             return self.shell(f"docker ps --quiet --filter name=^anchorage-{app}-migrate$").strip() != ""

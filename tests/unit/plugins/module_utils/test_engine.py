@@ -254,6 +254,23 @@ def test_a_step_is_started_as_a_unit_that_outlives_its_caller(shop):
     assert engine.read_step(app)["finished_at"] is None and os.path.isdir(app.layout.logs)
 
 
+@pytest.mark.parametrize(
+    ("step", "runtime", "wanted"),
+    [
+        ("migrate", "compose", f"--property=ExecStopPost=-{COMMAND} end shop"),
+        ("migrate", "pm2", None),
+        ("stage", "compose", None),
+        ("activate", "compose", f"--property=ExecStopPost={COMMAND} recover shop"),
+    ],
+)
+def test_what_outlives_a_steps_unit_is_made_good_by_the_unit(shop, step, runtime, wanted):
+    app, world, _log = shop
+    app.document["runtime"] = runtime
+    engine.start(app, step, wish(app))
+    (command,) = [call["argv"] for call in world.ran if call["argv"][0] == "systemd-run"]
+    assert [word for word in command if "ExecStopPost" in word] == ([wanted] if wanted else [])
+
+
 def test_the_same_step_is_attached_to_and_another_one_is_refused(shop):
     app, world, _log = shop
     first = engine.start(app, "stage", wish(app))

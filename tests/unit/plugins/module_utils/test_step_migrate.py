@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.pm2_runtime import Pm2
 from ansible_collections.anchorage.vps.plugins.module_utils.step_migrate import PATIENCE, migrate, schema_id
 
 from .engine_fakes import PASSWORD, make, place, written_json
@@ -92,6 +93,14 @@ def test_the_migration_runs_with_limits_and_without_a_secret_in_its_command_line
     assert wanted["argv"] == ["node", "migrate.js"] and wanted["cwd"] == f"{app.layout.release('r1')}/app"
     assert wanted["env"]["PGOPTIONS"] == "-c lock_timeout=5s -c statement_timeout=30s"
     assert wanted["env"]["DATABASE_URL"].count(PASSWORD) == 1 and wanted["env"]["RELEASE_ID"] == "r1"
+
+
+def test_what_a_killed_step_left_running_is_ended_before_the_restore_point(host, monkeypatch):
+    app, world, log = host()
+    monkeypatch.setattr(Pm2, "end", lambda self, name: world.events.append(f"end {name}") or name == "migrate")
+    migrate(app, log, release="r1")
+    assert world.events.index("lock") < world.events.index("end migrate") < world.events.index("end rehearse") < world.events.index("dump")
+    assert "ended the command (migrate) that a killed step had left behind" in " ".join(log.tail)
 
 
 def test_no_password_is_in_a_command_line_of_psql(host):
