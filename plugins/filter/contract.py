@@ -40,10 +40,10 @@ def _load(path: pathlib.Path) -> Data:
     return t.cast("Data", yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
-def contract(apps: t.Any, topology: t.Any) -> Data:
+def contract(apps: t.Any, topology: t.Any, scale: t.Any = None) -> Data:
     """Return the resolved contract, or fail with everything that is wrong with it."""
     try:
-        return resolve(apps, topology, spec=load_spec(), presets=load_presets())
+        return resolve(apps, topology, spec=load_spec(), presets=load_presets(), scale=scale)
     except AnchorageError as error:
         raise AnsibleFilterError(error.message) from None
 

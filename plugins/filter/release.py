@@ -40,10 +40,12 @@ def release_accounts(documents: list[Data]) -> Data:
 
 
 def release_sources(documents: list[Data], base: str) -> dict[str, str]:
-    """Return the sources that lie on the controller, by app."""
+    """Return the sources that lie on the controller, by app, of those whose source is to be released."""
     found = {}
     for document in documents:
         source = document["source"]
+        if document.get("keep_source") or document.get("at_rest"):
+            continue
         if source["kind"] == "path":
             found[document["name"]] = os.path.normpath(os.path.join(base, os.path.expanduser(source["path"])))
         elif source["kind"] == "archive" and "://" not in source["archive"]:

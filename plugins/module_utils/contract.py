@@ -81,11 +81,12 @@ class ContractError(AnchorageError):
         self.problems = problems
 
 
-def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data]) -> Data:
+def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data], scale: t.Any = None) -> Data:
     """Return the resolved contract.
 
     :arg apps: app name to what the user wrote.
     :arg topology: group to list of C({name, address}).
+    :arg scale: app to process to the number of instances that holds in place of what the user wrote. Those apps keep the source that is live.
     :arg spec: the entry points of the argument spec that describe an app and a process.
     :arg presets: preset name to its data file.
     :raises ContractError: with every broken rule at once.
@@ -97,10 +98,13 @@ def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data
             problems.append(Problem(path, rule))
 
     places = check_topology(plain(topology), report)
-    given = plain(apps)
+    given, scale = plain(apps), plain(scale) or {}
     if not isinstance(given, dict):
         report("apps", "must be a mapping of app names to apps")
         raise ContractError(problems)
+    for name in scale:
+        if name not in given:
+            report(f"apps.{name}", f"is no app that could be scaled; there are {', '.join(map(str, given)) or 'none'}")
     resolved = {}
     for index, (name, app) in enumerate(given.items()):
         path = f"apps.{name}"
@@ -110,11 +114,11 @@ def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data
         if not isinstance(app, dict):
             report(path, "must be a mapping of keys")
             continue
-        resolved[str(name)] = _App(str(name), index, app, places, spec, presets, report).resolve()
+        resolved[str(name)] = _App(str(name), index, app, places, spec, presets, report, scale.get(name)).resolve()
     _check_together(resolved, places, report)
     if problems:
         raise ContractError(problems)
-    return {"topology": places, "apps": resolved}
+    return {"topology": places, "apps": resolved, **({"scaled": list(scale)} if scale else {})}
 
 
 def check_topology(topology: t.Any, report: Report) -> dict[str, list[dict[str, str]]]:
@@ -142,7 +146,7 @@ def check_topology(topology: t.Any, report: Report) -> dict[str, list[dict[str, 
 class _App:
     """One app on its way from what the user wrote to its resolved form."""
 
-    def __init__(self, name: str, index: int, given: Data, places: Data, spec: Data, presets: dict[str, Data], report: Report) -> None:
+    def __init__(self, name: str, index: int, given: Data, places: Data, spec: Data, presets: dict[str, Data], report: Report, scale: Data | None) -> None:
         self.name = name
         self.index = index
         self.given = given
@@ -150,6 +154,7 @@ class _App:
         self.path = f"apps.{name}"
         self.spec = spec
         self.report = report
+        self.scale = scale or {}
         preset = given.get("preset")
         self.preset: Data = presets.get(preset, {}) if isinstance(preset, str) else {}
 
@@ -279,6 +284,7 @@ class _App:
         if mode and not modes and self.preset:
             self.wrong("mode", f"the preset {self.given['preset']} has no modes; leave the key out")
         contract = merge(contract, look_up(modes, f"{mode}.contract") or {})
+        self._scale(contract.get("processes", {}), process_options)
         app = fill(options, merge(contract, self.given), self.path, self.report)
         for name, process in list(app["processes"].items()):
             path = f"processes.{name}"
@@ -302,6 +308,14 @@ class _App:
             else:
                 self.wrong(path, "must be a mapping of keys")
         return processes
+
+    def _scale(self, presets: Data, options: Data) -> None:
+        processes = self.given["processes"]
+        for name, count in self.scale.items():
+            if name not in {**presets, **processes}:
+                self.wrong(f"processes.{name}", f"is no process of this app; there are {', '.join({**presets, **processes})}")
+                continue
+            processes[name] = {**processes.get(name, {}), **sound(options, {"instances": count}, f"{self.path}.processes.{name}", self.report)}
 
     def _check_numbers(self, app: Data) -> None:
         least = self.preset.get("least", {})
@@ -640,15 +654,16 @@ class _App:
             self.wrong(f"processes.{name}.public", f"only one process can be public, and {public[0]} is")
         first = FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else app["port"]
         most = int(PROCESS_BOUNDS["instances"][1])
-        block = sum(min(process["instances"], most) for process in app["processes"].values() if process["port"] is None)
-        next_port, result = first, []
+        placed = [name for name, process in app["processes"].items() if process["port"] is None]
+        result = []
         for name, process in app["processes"].items():
             path, count = f"processes.{name}", min(process["instances"], most)
+            # Each further instance lies behind all of the ones before it, so that no port of what serves moves when there are to be more or fewer.
             if process["port"] is None:
-                blue, distance = next_port, block
-                next_port += count
+                blue, green = first + placed.index(name), first + placed.index(name) + len(placed)
+                stride = 2 * len(placed)
             else:
-                blue, distance = process["port"], count
+                blue, green, stride = process["port"], process["port"] + 1, 2
             for key, (low, high) in PROCESS_BOUNDS.items():
                 value = look_up(process, key)
                 if value is not None:
@@ -661,7 +676,7 @@ class _App:
                 if health["interval_seconds"] * health["successes"] > health["deadline_seconds"]:
                     self.wrong(f"{path}.health.deadline_seconds", "is too short for that many successes at that interval")
             given = look_up(self.given, f"{path}.env") or {}
-            slots = {"blue": list(range(blue, blue + count)), "green": list(range(blue + distance, blue + distance + count))}
+            slots = {slot: [port + stride * number for number in range(count)] for slot, port in (("blue", blue), ("green", green))}
             result.append(
                 {
                     "name": name,

@@ -177,8 +177,13 @@ def certbot_certificates(contract: Data, host: str) -> list[Data]:
 
 
 def release_documents(contract: Data, secrets: Data, host: str) -> list[Data]:
-    """Return, for each app of this host, everything that the engine on the host needs. It holds secrets."""
-    return [_document(contract, secrets, app, host) for app in _apps(contract) if host in app["hosts"]]
+    """Return, for each app of this host, everything that the engine on the host needs. It holds secrets.
+
+    Where apps are scaled, theirs say C(keep_source), and those of the others C(at_rest), since nothing is to be released of them.
+    """
+    found = [_document(contract, secrets, app, host) for app in _apps(contract) if host in app["hosts"]]
+    scaled = contract.get("scaled")
+    return [{**document, ("keep_source" if document["name"] in scaled else "at_rest"): True} for document in found] if scaled else found
 
 
 def host_apps(contract: Data, host: str) -> list[str]:

@@ -47,6 +47,8 @@ def resolve_source(app: App, given: str | None) -> str:
     :arg given: the checksum of a source that lies on the controller.
     """
     source = app.document["source"]
+    if app.document.get("keep_source"):
+        return _live_source(app)
     if source["kind"] == "image":
         return t.cast(str, source["digest"].removeprefix("sha256:"))
     if source["kind"] == "archive":
@@ -85,8 +87,20 @@ def resolve_source(app: App, given: str | None) -> str:
     )
 
 
+def _live_source(app: App) -> str:
+    """Return the source of the release that is live."""
+    source = app.journal.release(app.journal.live).get("source") if app.journal.live else None
+    if not source:
+        raise AnchorageError(
+            f"{app.name} has no live release on this host whose source could be kept.", live=app.living(), next_step="Run deploy.yml, which makes one."
+        )
+    return t.cast(str, source)
+
+
 def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
     """Tell what a deploy would do for an app on this host. Changes nothing."""
+    if app.document.get("keep_source"):
+        given_source = None
     source_id = resolve_source(app, given_source)
     tree, release = app.wanted(source_id)
     steps = release_plan.pending(app.journal, release, tree, running=app.journal.live == release and running(app))

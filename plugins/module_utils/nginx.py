@@ -31,6 +31,9 @@ UNSAFE_IN_HEADER = '"\\$'
 #: (the kernel tries again after 1, 3 and 7 s); a host elsewhere may be gone, and another one is to be asked then.
 CONNECT_SECONDS, CONNECT_SECONDS_AWAY = 8, 3
 
+#: Servers that a request is offered to at most. Of more than these all are asked: while there are to be more, those that are new do not listen yet.
+TRIES = 3
+
 Data = dict[str, t.Any]
 
 SITE_DEFAULTS: Data = {
@@ -230,6 +233,7 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         "locations": locations(key, full, limit) if upstreams else [],
         "max_body_mb": full["max_body_mb"],
         "timeout_seconds": whole_number(f"{key}.timeout_seconds", full["timeout_seconds"], 1, 86400),
+        "tries": max([TRIES, *(len(slot["servers"]) for slot in upstreams)]),
         "connect_seconds": CONNECT_SECONDS if all(is_local(server["address"]) for slot in upstreams for server in slot["servers"]) else CONNECT_SECONDS_AWAY,
         "root": full["root"] or "",
         "spa": bool(full["spa"]),

@@ -48,3 +48,8 @@ def test_an_app_writes_nothing_of_its_home_but_what_is_shared():
 )
 def test_only_what_lies_on_the_controller_is_a_source_there(source, found):
     assert release_sources([{"name": "shop", "source": source}], "/inventories/demo") == ({"shop": found} if found else {})
+
+
+@pytest.mark.parametrize("key", ["keep_source", "at_rest"])
+def test_a_source_that_is_not_to_be_released_is_not_read(key):
+    assert release_sources([{**SHOP, key: True}], "/inventories/demo") == {}

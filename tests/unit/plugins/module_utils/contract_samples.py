@@ -48,6 +48,6 @@ def changed(app, **changes):
     return app
 
 
-def resolved(apps, topology=None):
+def resolved(apps, topology=None, scale=None):
     """Resolve with the real spec and presets, on one host unless told otherwise."""
-    return resolve(apps, topology or ONE_HOST, spec=SPEC, presets=PRESETS)
+    return resolve(apps, topology or ONE_HOST, spec=SPEC, presets=PRESETS, scale=scale)

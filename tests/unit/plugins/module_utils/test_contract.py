@@ -619,13 +619,47 @@ def test_two_apps_share_nothing():
 def test_ports_can_be_pinned():
     app = changed(WEB, port=8000, processes__web__instances=2, processes__job={"command": ["node", "j.js"], "port": 8100, "instances": 2})
     processes = resolved({"web": app})["apps"]["web"]["processes"]
-    assert processes[0]["slots"] == {"blue": [8000, 8001], "green": [8002, 8003]}
-    assert processes[1]["slots"] == {"blue": [8100, 8101], "green": [8102, 8103]}
+    assert processes[0]["slots"] == {"blue": [8000, 8002], "green": [8001, 8003]}
+    assert processes[1]["slots"] == {"blue": [8100, 8102], "green": [8101, 8103]}
 
 
 def test_instances_of_all_processes_lie_in_one_block():
     processes = resolved(shop(processes={"server": {"instances": 2}}))["apps"]["shop"]["processes"]
-    assert [process["slots"] for process in processes] == [{"blue": [9000, 9001], "green": [9003, 9004]}, {"blue": [9002], "green": [9005]}]
+    assert [process["slots"] for process in processes] == [{"blue": [9000, 9004], "green": [9002, 9006]}, {"blue": [9001], "green": [9003]}]
+
+
+@pytest.mark.parametrize("pinned", [{}, {"port": 8000}])
+def test_no_port_moves_when_there_are_to_be_more(pinned):
+    def slots(count):
+        processes = resolved(shop(processes={"server": {"instances": count, **pinned}}))["apps"]["shop"]["processes"]
+        return {(process["name"], slot): ports for process in processes for slot, ports in process["slots"].items()}
+
+    few, many = slots(1), slots(5)
+    assert all(many[key][: len(ports)] == ports for key, ports in few.items())
+    assert len({port for ports in many.values() for port in ports}) == 12
+
+
+def test_an_app_that_is_scaled_is_released_alone_and_keeps_its_source():
+    contract = resolved({"shop": SHOP, "web": WEB}, scale={"shop": {"server": "3"}})
+    assert [process["instances"] for process in contract["apps"]["shop"]["processes"]] == [3, 1]
+    assert contract["scaled"] == ["shop"]
+    assert "scaled" not in resolved({"shop": SHOP})
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [
+        ({"shopp": {"server": 3}}, "apps.shopp: is no app that could be scaled; there are shop"),
+        ({"shop": {"serverr": 3}}, "apps.shop.processes.serverr: is no process of this app; there are server, worker"),
+        ({"shop": {"server": "many"}}, "apps.shop.processes.server.instances: must be a whole number, is text"),
+        ({"shop": {"server": 0}}, "apps.shop.processes.server.instances: must lie between 1 and 64"),
+        ({"shop": {"server": 65}}, "apps.shop.processes.server.instances: must lie between 1 and 64"),
+    ],
+)
+def test_what_cannot_be_scaled_is_named(scale, words):
+    with pytest.raises(ContractError) as caught:
+        resolved({"shop": SHOP}, scale=scale)
+    assert words in str(caught.value)
 
 
 def test_a_worker_can_be_scaled_to_zero():

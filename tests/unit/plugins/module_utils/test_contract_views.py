@@ -75,6 +75,14 @@ class TestOneHost:
         (document,) = views.release_documents(resolved({"shop": app}), SECRETS, "vps")
         assert (document["database_url"], document["rehearsal_url"]) == (urls["db"], urls["copy"])
 
+    def test_where_an_app_is_scaled_nothing_of_the_others_is_released(self):
+        apps = {"shop": SHOP, "b2b": changed(SHOP, domain="b2b.example.com")}
+        found = {document["name"]: document for document in views.release_documents(resolved(apps, scale={"b2b": {"server": 2}}), {}, "vps")}
+        assert found["b2b"]["keep_source"] and "at_rest" not in found["b2b"]
+        assert found["shop"]["at_rest"] and "keep_source" not in found["shop"]
+        plain = {document["name"]: document for document in views.release_documents(resolved(apps), {}, "vps")}
+        assert plain["shop"] == {key: value for key, value in found["shop"].items() if key != "at_rest"}
+
     def test_database(self):
         wanted = {"name": "shop", "owner": "shop", "password": SECRETS["shop"]["database_password"], "extensions": []}
         assert only(views.postgresql_databases(ALONE, SECRETS, "vps")) == wanted
@@ -256,7 +264,7 @@ def test_a_site_of_two_instances_has_two_upstreams():
     contract = resolved(
         {"web": {"preset": "node", "source": GIT, "domain": "w.example.com", "processes": {"web": {**WEB["processes"]["web"], "instances": 2}}}}
     )
-    assert [upstream["port"] for upstream in only(views.nginx_sites(contract, "vps"))["upstreams"]["green"]] == [9002, 9003]
+    assert [upstream["port"] for upstream in only(views.nginx_sites(contract, "vps"))["upstreams"]["green"]] == [9001, 9003]
 
 
 def test_the_topology_of_a_contract_is_kept():

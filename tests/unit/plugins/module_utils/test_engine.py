@@ -37,6 +37,18 @@ def source(app, **changes):
 # -- the source
 
 
+def test_what_is_scaled_keeps_the_source_that_is_live(shop):
+    app, world, _log = shop
+    app.document["keep_source"] = True
+    with pytest.raises(AnchorageError, match=r"no live release on this host whose source could be kept") as caught:
+        engine.plan(app, SOURCE)
+    assert caught.value.next_step == "Run deploy.yml, which makes one."
+    app.journal.data["releases"]["r1"] = {"source": COMMIT, "tree": "t1"}
+    app.journal.data["live"] = "r1"
+    plan = engine.plan(app, SOURCE)
+    assert plan["source"] == COMMIT and not plan["source_needed"] and "stage" in plan["steps"]
+
+
 def test_a_full_commit_needs_no_repository(shop):
     app, world, _log = shop
     assert engine.resolve_source(source(app, kind="git", repo="https://git.example.com/shop.git", version=COMMIT), None) == COMMIT

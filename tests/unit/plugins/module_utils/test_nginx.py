@@ -34,6 +34,7 @@ def locations(**more: t.Any) -> dict[str, dict[str, t.Any]]:
 def test_two_slots_make_two_upstreams_and_a_flag_file() -> None:
     resolved = model([site(upstreams={"blue": BLUE, "green": GREEN}, slot_directory="/var/lib/slots/shop")])
     assert [slot["upstream"] for slot in resolved["sites"][0]["slots"]] == ["shop_blue", "shop_green"]
+    assert resolved["sites"][0]["tries"] == 3
     assert resolved["sites"][0]["flag_file"] == "/var/lib/slots/shop/green"
     assert resolved["sites"][0]["connect_seconds"] == 8
     assert (resolved["sites"][0]["hold_file"], resolved["sites"][0]["hold_socket"]) == ("/var/lib/slots/shop/hold", "/var/lib/slots/shop/hold.sock")
@@ -165,3 +166,8 @@ def test_what_nginx_could_not_serve_is_refused_by_key(sites: list[dict[str, t.An
 def test_hostile_options_are_refused(options: dict[str, t.Any]) -> None:
     with pytest.raises(AnchorageError):
         model([], **options)
+
+
+def test_of_many_servers_each_may_be_asked():
+    many = [{"address": "127.0.0.1", "port": port} for port in range(9000, 9005)]
+    assert model([site(upstreams={"blue": many, "green": GREEN}, slot_directory="/srv/slots")])["sites"][0]["tries"] == 5
