@@ -14,7 +14,7 @@ import json
 import threading
 import typing as t
 
-from . import compose_probe, compose_project, engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe
+from . import compose_probe, compose_project, engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe, worker_probe
 from .app import App
 from .compose_runtime import Compose
 from .errors import AnchorageError
@@ -23,6 +23,7 @@ from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
 from .release_plan import Instance, instances, listen_address
 from .runtime import COMPOSE, name_of
+from .slots import heartbeat
 from .world import World
 
 Data = dict[str, t.Any]
@@ -84,6 +85,9 @@ def _parts_of_app(app: App) -> list[Part]:
         for item in wanted:
             if item.port is not None and _path(item.process):
                 found.append(Part(item.name, "answer" if item.process["public"] else "worker", _answer(app, document, item, live)))
+        for process in document["processes"]:
+            if process.get("heartbeat") and process["instances"]:
+                found.append(Part(f"{app.name} {process['name']} heartbeat", "worker", _heartbeat(app.at(live), process, live)))
     if _site_was_taken_away(app, document):
         found.append(Part(f"{app.name} (public)", "site", lambda _seconds: _judge_no_site(app)))
         document = {**document, "domains": []}
@@ -235,6 +239,11 @@ def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[
     identity = None if name_of(document) == COMPOSE else Identity(environment=own)
     wanted = Expectation(status=(health["status"],), body=health.get("body") or None, identity=identity)
     return lambda seconds: ask_http(target, wanted, world=app.world, deadline_seconds=seconds)
+
+
+def _heartbeat(app: App, process: Data, live: str) -> t.Callable[[float], Verdict]:
+    beat = heartbeat(app, process, live)
+    return lambda seconds: worker_probe.check(beat, world=app.world, deadline_seconds=min(seconds, 5.0))
 
 
 def _site_parts(site: Data, address: str, world: World) -> list[Part]:

@@ -58,6 +58,7 @@ PROCESS_BOUNDS: dict[str, tuple[float, float]] = {
     "health.deadline_seconds": (1, 3600),
     "health.interval_seconds": (0.1, 60),
     "health.successes": (1, 100),
+    "heartbeat.max_age_seconds": (1, 86400),
 }
 
 
@@ -654,12 +655,15 @@ class _App:
             self.wrong(f"processes.{name}.public", f"only one process can be public, and {public[0]} is")
         first = FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else app["port"]
         most = int(PROCESS_BOUNDS["instances"][1])
-        placed = [name for name, process in app["processes"].items() if process["port"] is None]
+        # A process that nobody asks listens nowhere, and no port is kept for it.
+        placed = [name for name, process in app["processes"].items() if process["port"] is None and process["health"]]
         result = []
         for name, process in app["processes"].items():
             path, count = f"processes.{name}", min(process["instances"], most)
             # Each further instance lies behind all of the ones before it, so that no port of what serves moves when there are to be more or fewer.
-            if process["port"] is None:
+            if process["port"] is None and not process["health"]:
+                blue = green = stride = 0
+            elif process["port"] is None:
                 blue, green = first + placed.index(name), first + placed.index(name) + len(placed)
                 stride = 2 * len(placed)
             else:
@@ -676,7 +680,7 @@ class _App:
                 if health["interval_seconds"] * health["successes"] > health["deadline_seconds"]:
                     self.wrong(f"{path}.health.deadline_seconds", "is too short for that many successes at that interval")
             given = look_up(self.given, f"{path}.env") or {}
-            slots = {slot: [port + stride * number for number in range(count)] for slot, port in (("blue", blue), ("green", green))}
+            slots = {slot: [port + stride * number for number in range(count if stride else 0)] for slot, port in (("blue", blue), ("green", green))}
             result.append(
                 {
                     "name": name,
@@ -690,6 +694,7 @@ class _App:
                     "drain_seconds": process["drain_seconds"],
                     "stop_seconds": process["stop_seconds"],
                     "health": health,
+                    "heartbeat": self._heartbeat(path, app, process["heartbeat"]),
                 }
             )
         for port in sorted({port for process in result for slot in process["slots"].values() for port in slot}):
@@ -697,6 +702,21 @@ class _App:
             pinned = app["processes"][owner["name"]]["port"] is not None
             self.wrong(f"processes.{owner['name']}.port" if pinned else "port", rules.port(port))
         return result
+
+    def _heartbeat(self, path: str, app: Data, beat: Data | None) -> Data | None:
+        if beat is None:
+            return None
+        kinds = [kind for kind in ("sql", "redis_key", "file") if beat[kind] is not None]
+        if len(kinds) != 1:
+            self.wrong(f"{path}.heartbeat", f"must hold exactly one of sql, redis_key and file, holds {' and '.join(kinds) or 'none'}")
+        for kind, service in (("sql", "database"), ("redis_key", "redis")):
+            if kind in kinds and not app[service]["enabled"] and not app[service]["url"]:
+                self.wrong(f"{path}.heartbeat.{kind}", f"needs {service}.enabled: it is read there")
+        if "file" in kinds:
+            self.wrong(f"{path}.heartbeat.file", rules.relative(beat["file"]))
+            if not any(beat["file"].startswith(f"{name.strip('/')}/") for name in app["shared"]):
+                self.wrong(f"{path}.heartbeat.file", "must lie in one of shared, the only directories of a release that the app can write to")
+        return beat
 
 
 def _check_together(apps: dict[str, Data], places: Data, report: Report) -> None:

@@ -128,6 +128,13 @@ def started(world: World, pid: int) -> int:
     return int(fields[19]) if len(fields) > 19 else 0
 
 
+def age(world: World, pid: int) -> float:
+    """Return for how many seconds a process has been alive; 0 where that cannot be read."""
+    uptime = (_text(world, "/proc/uptime") or "").split()
+    since = started(world, pid)
+    return max(0.0, float(uptime[0]) - since / os.sysconf("SC_CLK_TCK")) if uptime and since else 0.0
+
+
 def parents(world: World) -> dict[int, int]:
     """Return the parent of every process."""
     table = {}

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import typing as t
 
-from . import drain, health, hold, memory, processes, runtimes
+from . import drain, health, hold, memory, postgresql_probe, processes, redis_probe, runtimes, worker_probe
 from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, bracketed, probe
@@ -17,7 +18,29 @@ from .release_plan import Instance, instances, listen_address
 from .world import fsync_directory
 
 #: How a process without a health check is judged: it must stay alive.
-STEADY = {"path": None, "status": 200, "deadline_seconds": 60, "interval_seconds": 1, "successes": 5}
+STEADY: dict[str, t.Any] = {"path": None, "status": 200, "deadline_seconds": 60, "interval_seconds": 1, "successes": 5}
+
+
+def proof(process: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Return how a process is proven: as its health check says, or by staying, with time for its first sign of life where it leaves one."""
+    beat = process.get("heartbeat")
+    options = process.get("health") or STEADY
+    return {**options, "deadline_seconds": max(options["deadline_seconds"], beat["max_age_seconds"])} if beat else dict(options)
+
+
+def heartbeat(app: App, process: t.Mapping[str, t.Any], release: str) -> worker_probe.Heartbeat:
+    """Return where a process of a release leaves its sign of life, as it is read from this host."""
+    beat, document = process["heartbeat"], app.document
+
+    def text(key: str) -> str:
+        return t.cast(str, beat[key]).replace(RELEASE, release)
+
+    limit = float(beat["max_age_seconds"])
+    if beat.get("sql"):
+        return worker_probe.Heartbeat(sql=(postgresql_probe.parse_url(document["database_url"]), text("sql")), max_age_seconds=limit)
+    if beat.get("redis_key"):
+        return worker_probe.Heartbeat(redis=(redis_probe.parse_url(document["redis_url"]), text("redis_key")), max_age_seconds=limit)
+    return worker_probe.Heartbeat(file=f"{app.layout.shared}/{text('file')}", max_age_seconds=limit)
 
 
 def running(app: App) -> bool:
@@ -34,6 +57,10 @@ def running(app: App) -> bool:
         if environment.get("ANCHORAGE_RELEASE") == journal.live and environment.get("ANCHORAGE_PROCESS"):
             seen.add(environment["ANCHORAGE_PROCESS"])
     return all(instance.name in seen and (instance.port is None or instance.port in table) for instance in wanted)
+
+
+#: Stands for the release's id in the words of a heartbeat.
+RELEASE = "{release}"
 
 
 class Slots:
@@ -74,7 +101,7 @@ class Slots:
 
     def ask(self, instance: Instance, release: str, seconds: float) -> list[health.Check]:
         """Ask a process once whether it is of this release and well."""
-        options = instance.process.get("health") or STEADY
+        options = proof(instance.process)
         checks = [self._identity(instance, release)]
         if checks[0].healthy:
             checks.append(memory.within(self.app.world, checks[0].evidence["pids"], instance.process))
@@ -82,11 +109,23 @@ class Slots:
             address = listen_address(self.app.at(release).document, instance.process)
             wanted = Expectation(status=(options["status"],), body=options.get("body") or None)
             checks += probe(Target(f"http://{bracketed(address)}:{instance.port}{options['path']}"), wanted, world=self.app.world, seconds=min(seconds, 10.0))
+        if instance.process.get("heartbeat") and checks[0].healthy:
+            checks += self._beat(instance, release, checks[0].evidence["pids"], min(seconds, 10.0))
         return checks
+
+    def _beat(self, instance: Instance, release: str, owners: t.Sequence[int], seconds: float) -> list[health.Check]:
+        """Judge its sign of life: not one that was left before it was started."""
+        beat = heartbeat(self.app.at(release), instance.process, release)
+        alive = min(processes.age(self.app.world, pid) for pid in owners)
+        found = worker_probe.feel(dataclasses.replace(beat, max_age_seconds=min(beat.max_age_seconds, alive)), world=self.app.world, seconds=seconds)
+        if found[0].healthy or alive >= beat.max_age_seconds:
+            return found
+        cause = f"{instance.name} has left no sign of life yet: {found[0].cause}"
+        return [dataclasses.replace(found[0], cause=cause)]
 
     def prove(self, instance: Instance, release: str, *, until: float | None = None) -> None:
         """Wait until exactly this release answers on its port, k times in a row; a process without port must stay."""
-        options = instance.process.get("health") or STEADY
+        options = proof(instance.process)
         least = options["interval_seconds"] * options["successes"]
         left = options["deadline_seconds"] if until is None else max(least, until - self.app.world.monotonic())
         watch = health.poll(

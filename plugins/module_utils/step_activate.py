@@ -14,7 +14,7 @@ from .dead_man import DeadMan
 from .errors import AnchorageError
 from .recovery import recover
 from .release_plan import Instance, instances, listen_address, other_slot
-from .slots import STEADY, Slots, running
+from .slots import Slots, proof, running
 from .soak import PATIENCE, Soak, place
 
 #: Seconds after which a health check during the soak counts as not answered.
@@ -151,12 +151,12 @@ class Switch:
     @staticmethod
     def _starts(process: dict[str, t.Any]) -> float:
         """Return how long all instances of a process may take to be proven, in seconds."""
-        return float((process.get("health") or STEADY)["deadline_seconds"] * process["instances"])
+        return float(proof(process)["deadline_seconds"] * process["instances"])
 
     @staticmethod
     def _workers(app: App, key: str) -> float:
         workers = [process for process in app.document["processes"] if not process["public"]]
-        return float(sum({**process, **(process.get("health") or STEADY)}[key] * process["instances"] for process in workers))
+        return float(sum({**process, **proof(process)}[key] * process["instances"] for process in workers))
 
     def _soak_seconds(self) -> float:
         """Return how long the release is watched: not at all where nothing runs that could be gone back to, nor on the way back itself."""

@@ -71,6 +71,7 @@ MEMBERS = (
     "step_stage",
     "tls_probe",
     "tree_build",
+    "worker_probe",
     "world",
 )
 

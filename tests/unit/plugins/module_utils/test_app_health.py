@@ -20,6 +20,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import (
     postgresql_probe,
     redis_probe,
     tls_probe,
+    worker_probe,
 )
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.app_health import Part, Place, examine, lines, look, parts, parts_of_app, summarise
@@ -86,6 +87,19 @@ def test_the_document_and_the_journal_say_what_is_asked(shop):
         ("shop (public)", "site"),
         ("shop certificate", "tls"),
     ]
+
+
+def test_a_process_that_leaves_signs_of_life_is_asked_by_them(shop, monkeypatch):
+    beat = {"sql": "SELECT at FROM beats WHERE release = '{release}'", "redis_key": None, "file": None, "max_age_seconds": 90}
+    processes = [{**process, "heartbeat": beat} if process["name"] == "bot" else process for process in PROCESSES]
+    app, _world = shop(processes=processes)
+    (found,) = [part for part in parts_of_app(app) if part.name == "shop bot heartbeat"]
+    seen = []
+    monkeypatch.setattr(worker_probe, "check", lambda question, **more: seen.append((question, more["deadline_seconds"])))
+    found.ask(60.0)
+    ((question, seconds),) = seen
+    assert found.kind == "worker" and seconds == 5.0 and question.max_age_seconds == 90
+    assert question.sql[1] == f"SELECT at FROM beats WHERE release = '{app.journal.live}'"
 
 
 def test_what_is_asked_on_request_only(shop, monkeypatch):

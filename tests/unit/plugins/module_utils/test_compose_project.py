@@ -58,7 +58,7 @@ def test_uploads_outlive_the_release():
 def test_several_instances_have_names_and_ports_of_their_own():
     services = slot(document(processes={"server": {"instances": 3}}))["services"]
     assert [name for name in services if name.startswith("server")] == ["server-1-r1", "server-2-r1", "server-3-r1"]
-    assert [service["ports"][0]["published"] for name, service in services.items() if name.startswith("server")] == ["9000", "9001", "9002"]
+    assert [service["ports"][0]["published"] for name, service in services.items() if name.startswith("server")] == ["9000", "9004", "9008"]
 
 
 def test_an_app_without_services_has_no_shared_network():

@@ -564,6 +564,7 @@ def test_a_shop_of_four_lines_resolves_completely():
                 "drain_seconds": 30,
                 "stop_seconds": 30,
                 "health": HEALTH,
+                "heartbeat": None,
             },
             {
                 "name": "worker",
@@ -577,6 +578,7 @@ def test_a_shop_of_four_lines_resolves_completely():
                 "drain_seconds": 30,
                 "stop_seconds": 30,
                 "health": HEALTH,
+                "heartbeat": None,
             },
         ],
         "shared": ["static"],
@@ -660,6 +662,42 @@ def test_what_cannot_be_scaled_is_named(scale, words):
     with pytest.raises(ContractError) as caught:
         resolved({"shop": SHOP}, scale=scale)
     assert words in str(caught.value)
+
+
+def test_a_process_that_nobody_asks_has_no_port():
+    assert [process["slots"] for process in resolved({"bot": BOT})["apps"]["bot"]["processes"]] == [{"blue": [], "green": []}]
+    two = changed(WEB, processes__bot={"command": ["node", "bot.js"]}, processes__pinned={"command": ["node", "p.js"], "port": 9100})
+    slots = {process["name"]: process["slots"] for process in resolved({"web": two})["apps"]["web"]["processes"]}
+    assert slots == {"web": {"blue": [9000], "green": [9001]}, "bot": {"blue": [], "green": []}, "pinned": {"blue": [9100], "green": [9101]}}
+
+
+@pytest.mark.parametrize(
+    ("beat", "words"),
+    [
+        ({}, "apps.shop.processes.worker.heartbeat: must hold exactly one of sql, redis_key and file, holds none"),
+        (
+            {"sql": "SELECT 1", "file": "static/beat"},
+            "apps.shop.processes.worker.heartbeat: must hold exactly one of sql, redis_key and file, holds sql and file",
+        ),
+        ({"file": "/var/beat"}, "apps.shop.processes.worker.heartbeat.file: must be relative"),
+        ({"file": "state/beat"}, "apps.shop.processes.worker.heartbeat.file: must lie in one of shared"),
+        ({"file": "static/beat", "max_age_seconds": 0}, "apps.shop.processes.worker.heartbeat.max_age_seconds: must lie between 1 and 86400"),
+        ({"sqll": "SELECT 1"}, "apps.shop.processes.worker.heartbeat.sqll: is unknown; did you mean sql?"),
+    ],
+)
+def test_a_sign_of_life_that_cannot_be_read_is_refused(beat, words):
+    with pytest.raises(ContractError) as caught:
+        resolved(shop(processes={"worker": {"heartbeat": beat}}))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "value", "service"), [("sql", "SELECT at FROM beats", "database"), ("redis_key", "beat", "redis")])
+def test_a_sign_of_life_needs_the_place_where_it_is_left(kind, value, service):
+    app = changed(BOT, processes__bot__heartbeat={kind: value})
+    with pytest.raises(ContractError, match=f"heartbeat.{kind}: needs {service}.enabled"):
+        resolved({"bot": app})
+    beat = resolved({"bot": {**app, service: {"enabled": True}}})["apps"]["bot"]["processes"][0]["heartbeat"]
+    assert beat == {"sql": None, "redis_key": None, "file": None, "max_age_seconds": 60, kind: value}
 
 
 def test_a_worker_can_be_scaled_to_zero():

@@ -140,3 +140,12 @@ def test_the_stand_in_for_proc_is_like_the_real_one():
     world.listen(("10.1.2.3", 80, 5), ("2001:db8::1", 443, 6))
     assert [(item.address, item.port) for item in processes.listeners(world)] == [("10.1.2.3", 80), ("2001:db8::1", 443)]
     assert struct.pack("=I", 1) == struct.pack("<I", 1), "these tests are written for little-endian machines"
+
+
+def test_the_age_of_a_process_is_reckoned_from_the_boot():
+    world = FakeWorld()
+    ticks = os.sysconf("SC_CLK_TCK")
+    world.files["/proc/uptime"] = "1000.50 1900.00\n"
+    world.files["/proc/7/stat"] = f"7 (a (b) c) S {' '.join(['0'] * 18)} {900 * ticks} 0"
+    assert processes.age(world, 7) == 100.5
+    assert processes.age(world, 8) == 0.0

@@ -9,10 +9,11 @@ import pathlib
 
 import pytest
 
+from ansible_collections.anchorage.vps.plugins.module_utils import processes
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.pm2_runtime import Pm2
-from ansible_collections.anchorage.vps.plugins.module_utils.slots import running
+from ansible_collections.anchorage.vps.plugins.module_utils.slots import heartbeat, proof, running
 from ansible_collections.anchorage.vps.plugins.module_utils.step_activate import activate
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
@@ -394,3 +395,61 @@ def test_a_unit_of_pm2_that_does_not_start_is_named(shop):
 def test_pm2s_words_before_its_json_are_skipped(shop):
     app, world, _log = shop
     assert Pm2(app).names() == set(world.table)
+
+
+# -- the sign of life
+
+
+BEAT = {"sql": None, "redis_key": None, "file": "static/{release}", "max_age_seconds": 30}
+
+
+def beating(shop, monkeypatch, beats, alive=20.0):
+    """Let the worker leave signs of life, each so many seconds ago."""
+    app, world, log = shop
+    app.document["processes"][1]["heartbeat"] = BEAT
+    monkeypatch.setattr(processes, "age", lambda world, pid: alive)
+    monkeypatch.setattr(world, "modified", lambda path: world.now() - beats[path] if path in beats else None, raising=False)
+    return app, world, log
+
+
+def test_a_worker_is_proven_by_its_sign_of_life(shop, monkeypatch):
+    app, _world, log = beating(shop, monkeypatch, {f"{shop[0].layout.shared}/static/r2": 3})
+    assert activate(app, log, release="r2") is True and app.journal.live == "r2"
+
+
+@pytest.mark.parametrize(
+    ("age", "alive", "words"),
+    [
+        (None, 20.0, "has left no sign of life yet: the file .*static/r2 is not there"),
+        (21, 20.0, "has left no sign of life yet: .* is 21 s old, the limit is 20 s"),
+        (31, 500.0, "the last sign of life in the file .* is 31 s old, the limit is 30 s"),
+    ],
+    ids=["none", "from before its start", "too old"],
+)
+def test_without_a_fresh_sign_of_life_the_release_goes_back(shop, monkeypatch, age, alive, words):
+    # That of the release before is young, and does not count.
+    beats = {f"{shop[0].layout.shared}/static/r1": 1, **({} if age is None else {f"{shop[0].layout.shared}/static/r2": age})}
+    app, world, log = beating(shop, monkeypatch, beats, alive)
+    with pytest.raises(AnchorageError, match=words):
+        activate(app, log, release="r2")
+    assert app.journal.live == "r1" and set(world.table) == {"shop-server-blue", "shop-worker-blue"}
+
+
+def test_the_first_sign_of_life_may_take_as_long_as_it_may_be_old():
+    assert proof({"health": None})["deadline_seconds"] == 60
+    assert proof({"health": None, "heartbeat": {**BEAT, "max_age_seconds": 300}})["deadline_seconds"] == 300
+    assert proof({"health": {"deadline_seconds": 400}, "heartbeat": BEAT})["deadline_seconds"] == 400
+
+
+def test_signs_of_life_are_read_where_the_app_leaves_them(shop):
+    app, _world, _log = shop
+    app.document["redis_url"] = "redis://shop:pw@127.0.0.1:6379/0"
+
+    def of(**given):
+        return heartbeat(app, {"heartbeat": {**BEAT, "file": None, **given}}, "r7")
+
+    assert of(file="static/{release}").file == f"{app.layout.shared}/static/r7"
+    login, query = of(sql="SELECT at FROM beats WHERE release = '{release}'").sql
+    assert (login.port, query) == (5432, "SELECT at FROM beats WHERE release = 'r7'")
+    login, key = of(redis_key="beat:{release}").redis
+    assert (login.port, key) == (6379, "beat:r7")
