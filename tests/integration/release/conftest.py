@@ -38,7 +38,14 @@ RUNTIME = os.environ.get("ANCHORAGE_RUNTIME", "pm2")
 LAB = os.environ.get("ANCHORAGE_LAB", "release" if RUNTIME == "pm2" else f"release-{RUNTIME}")
 HOST = "vps"
 FAULTS = "ANCHORAGE_FAULTS"
-FAULT_RESULTS = ROOT / "tests" / "results" / "faults.json"
+
+
+def results_of(name: str) -> pathlib.Path:
+    """Return the file that keeps results by this name; those about containers have files of their own."""
+    return ROOT / "tests" / "results" / f"{name}{'' if RUNTIME == 'pm2' else f'-{RUNTIME}'}.json"
+
+
+FAULT_RESULTS = results_of("faults")
 
 #: Secrets that the engine makes for an app, by name.
 SECRETS = {"JWT_SECRET": 128}

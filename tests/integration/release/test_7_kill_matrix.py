@@ -16,11 +16,11 @@ import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import engine
 
-from .conftest import ROOT
+from .conftest import ROOT, results_of
 from .controller_faults import MOMENTS, WAYS, Case, Trial, random_cases, steps_of
 from .trials import Results
 
-MATRIX = ROOT / "tests" / "results" / "kill-matrix.json"
+MATRIX = results_of("kill-matrix")
 SAMPLE = ROOT / "tests" / "output" / "kill-sample.json"
 TITLE = "Controller lost before each task and inside each long step; then a plain re-run, and a run that must change nothing"
 PLAYBOOKS = ("deploy", "rollback")

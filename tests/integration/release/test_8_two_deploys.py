@@ -13,11 +13,11 @@ import time
 
 import pytest
 
-from .conftest import ROOT
+from .conftest import ROOT, results_of
 from .controller_faults import Run, Trial
 from .trials import Results
 
-TRIALS = ROOT / "tests" / "results" / "two-deploys.json"
+TRIALS = results_of("two-deploys")
 SAMPLE = ROOT / "tests" / "output" / "two-deploys-sample.json"
 TITLE = "Two deploys of different releases of one app, the second one started 0 to 500 ms after the first"
 
