@@ -16,14 +16,14 @@ import typing as t
 from . import compose_project, memory, processes
 from .compose_project import APP, SLOT
 from .errors import AnchorageError
-from .health import Check, judge
+from .health import Check, joined, judge
 from .layout import SLOTS
-from .release_plan import Instance
+from .release_plan import Instance, instances
 from .room import MANIFEST
 from .runtime import Runtime
 
 if t.TYPE_CHECKING:
-    from .world import Completed
+    from .world import Completed, World
 
 #: What the Engine calls a container that is meant to run.
 ALIVE = ("running", "restarting", "paused")
@@ -72,6 +72,53 @@ class Compose(Runtime):
         if done.rc != 0:
             raise AnchorageError(f"docker.service does not start: {done.stderr.strip()[:300]}", next_step="Read: journalctl -u docker -n 50")
 
+    def mend(self, log: t.Callable[[str], None]) -> bool:
+        """Let the Engine forget ports that it holds for containers which are gone.
+
+        After a power cut it takes up again the port of a container that was just being started, and does not give it back when that container is
+        removed: the port is "already allocated" until the Engine starts anew (seen with 26.1; moby/libnetwork issues 1790 and 2448).
+        """
+        ports = {port for slot in SLOTS for port in self._ports(slot)}
+        if not self._held_for_nobody(ports):
+            return False
+        # Between a proxy and its container lies a moment.
+        self.app.world.sleep(2)
+        held = self._held_for_nobody(ports)
+        if not held:
+            return False
+        log(f"{self.app.name}: the Engine holds port {joined(map(str, held), ', ')} for a container that is gone; it is restarted, containers run on")
+        done = self.app.world.run(["systemctl", "restart", "docker.service"], timeout=180)
+        if done.rc != 0:
+            raise AnchorageError(f"docker.service does not restart: {done.stderr.strip()[:300]}", next_step="Read: journalctl -u docker -n 50")
+        return True
+
+    def _ports(self, slot: str) -> list[int]:
+        live = self.app.journal.live
+        apps = [self.app, *([self.app.at(live)] if live else [])]
+        return [instance.port for app in apps for instance in instances(app.document, slot) if instance.port is not None]
+
+    def _held_for_nobody(self, ports: t.Collection[int]) -> list[int]:
+        """Return those of these ports on which the Engine's proxy listens although no container that runs has them."""
+        world = self.app.world
+        proxied = {found.port for found in processes.listeners(world) if found.port in ports and any(_is_proxy(world, pid) for pid in found.pids)}
+        return sorted(port for port in proxied if not self.docker("ps", "--quiet", f"--filter=publish={port}/tcp").stdout.strip())
+
+    def _explain(self, wanted: t.Sequence[Instance], error: AnchorageError) -> AnchorageError:
+        """Return why containers could not be started, where it is a port."""
+        world, ports = self.app.world, {instance.port for instance in wanted if instance.port is not None}
+        for found in processes.listeners(world):
+            strangers = [pid for pid in found.pids if not _is_proxy(world, pid)]
+            if found.port in ports and strangers:
+                cause = f"port {found.port} belongs to another process ({', '.join(str(pid) for pid in strangers)})"
+                return AnchorageError(f"{error.message.split(': ')[0]}: {cause}.", next_step=f"ss -ltnp 'sport = :{found.port}'")
+        held = self._held_for_nobody(ports)
+        if held:
+            return AnchorageError(
+                f"The Engine holds port {joined(map(str, held), ', ')} for a container that is gone, as it may after a power cut.",
+                next_step="systemctl restart docker (containers run on, visitors miss it for a second or two), then run deploy.yml again.",
+            )
+        return error
+
     def _states(self) -> dict[str, str]:
         """Return the state of each container of a slot, by name."""
         done = self.docker("ps", "--all", f"--filter=label={APP}={self.app.name}", f"--filter=label={SLOT}", "--format={{.Names}}\t{{.State}}")
@@ -99,7 +146,11 @@ class Compose(Runtime):
             names = [compose_project.service_name(instance, release) for instance in wanted if instance.slot == slot]
             if names:
                 file = f"{self.app.layout.release(release)}/run/compose-{slot}.json"
-                self.docker("compose", "--ansi=never", "--progress=quiet", "--file", file, "up", "--detach", "--no-deps", "--no-build", *names, timeout=300)
+                up = ("up", "--detach", "--no-deps", "--no-build", *names)
+                try:
+                    self.docker("compose", "--ansi=never", "--progress=quiet", "--file", file, *up, timeout=300)
+                except AnchorageError as error:
+                    raise self._explain(wanted, error) from error
 
     def delete(self, names: t.Iterable[str]) -> None:
         """Stop containers, each within the time that it was started with, and remove them. Volumes that have a name stay."""
@@ -258,6 +309,10 @@ class Compose(Runtime):
         if gone:
             self.docker("image", "rm", *gone, timeout=300, check=False)
         return gone
+
+
+def _is_proxy(world: World, pid: int) -> bool:
+    return (processes.command_line(world, pid) or "").partition(" ")[0].endswith(PROXY)
 
 
 def _passes_on(command_line: str | None, addresses: t.Collection[str], port: int | None) -> bool:

@@ -22,6 +22,7 @@ def recover(app: App, log: Log) -> bool:
         return False
     slots = Slots(app, log)
     slots.runtime.require()
+    slots.runtime.mend(log.say)
     if journal.switch is not None:
         log.say(f"{app.name}: release {journal.switch['release']} was never confirmed; going back to {journal.switch['from_release'] or 'nothing'}")
     lost = slots.settle()

@@ -125,6 +125,10 @@ class Runtime(abc.ABC):
         :arg forget: leave nothing of its environment on the disk.
         """
 
+    def mend(self, log: t.Callable[[str], None]) -> bool:
+        """Put right what a power cut can leave of it, before anything is started again. Returns whether there was something."""
+        return False
+
     def end(self, name: str) -> bool:
         """End what a step that was killed has left of a command that runs once. Returns whether there was something."""
         return False

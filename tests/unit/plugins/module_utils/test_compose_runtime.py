@@ -38,6 +38,7 @@ class DockerWorld(HostWorld):
         self.tags = []
         self.refuses = {}
         self.asked = []
+        self.publishing = {}
         self.made = {"State": {"Status": "exited", "ExitCode": 0, "OOMKilled": False}}
 
     def _docker(self, argv, call):
@@ -49,6 +50,9 @@ class DockerWorld(HostWorld):
         return getattr(self, f"_do_{words[0]}", lambda words, argv: OK)(words, argv)
 
     def _do_ps(self, words, argv):
+        published = next((word.rpartition("=")[2] for word in argv if word.startswith("--filter=publish=")), None)
+        if published:
+            return Completed(0, "".join(f"{name}\n" for name in self.publishing.get(published, [])), "")
         return Completed(0, "".join(f"{name}\t{state}\n" for name, state in self.containers.items()), "")
 
     def _do_compose(self, words, argv):
@@ -117,6 +121,75 @@ def test_only_what_is_wanted_is_started_and_what_stands_in_its_way_is_stopped_fi
     assert world.containers == {"shop-worker-green": "running", "shop-server-blue": "running"}
     (up,) = [words for words in world.asked if words[0] == "compose"]
     assert up[2:] == ["up", "server-r1"] and up[1].endswith("/releases/r1/run/compose-blue.json")
+
+
+ALLOCATED = "Error response from daemon: driver failed programming external connectivity: Bind for 127.0.0.1:9000 failed: port is already allocated"
+
+
+def listening(world, *held):
+    """Let processes listen, each by its port, its pid and its command line."""
+    for _port, pid, command in held:
+        world.process(pid, sockets=[pid])
+        world.files[f"/proc/{pid}/cmdline"] = command.replace(" ", "\0")
+    world.listen(*(("127.0.0.1", port, pid) for port, pid, _command in held))
+
+
+PROXY = "/usr/sbin/docker-proxy -proto tcp -host-ip 127.0.0.1 -host-port {} -container-ip 172.18.0.2 -container-port {}"
+
+
+@pytest.mark.parametrize(
+    ("held", "publishing", "message", "advice"),
+    [
+        ([(9000, 77, "python3 -m http.server")], {}, r"port 9000 belongs to another process \(77\)", "ss -ltnp 'sport = :9000'"),
+        ([(9000, 78, PROXY.format(9000, 9000))], {}, "The Engine holds port 9000 for a container that is gone", "systemctl restart docker"),
+        ([(9000, 78, PROXY.format(9000, 9000))], {"9000/tcp": ["other"]}, "port is already allocated", "systemctl status docker"),
+        ([], {}, "port is already allocated", "systemctl status docker"),
+        ([(9300, 77, "python3 -m http.server")], {}, "port is already allocated", "systemctl status docker"),
+    ],
+    ids=["a stranger", "nobody", "another container", "unknown", "elsewhere"],
+)
+def test_a_port_that_cannot_be_had_is_explained(shop, held, publishing, message, advice):
+    app, runtime, world = shop()
+    listening(world, *held)
+    world.publishing = publishing
+    world.refuses["compose"] = ALLOCATED
+    with pytest.raises(AnchorageError, match=message) as caught:
+        runtime.start(instances(app.document, "blue", public=True), "r1")
+    assert advice in caught.value.next_step
+
+
+def restarts(world):
+    return [call["argv"] for call in world.ran if call["argv"][:2] == ["systemctl", "restart"]]
+
+
+def test_ports_that_the_engine_holds_for_nobody_are_given_back_before_anything_is_started(shop):
+    app, runtime, world = shop()
+    said = []
+    listening(world, (9002, 78, PROXY.format(9002, 9002)), (9000, 79, PROXY.format(9000, 9000)), (9001, 80, "node server.js"))
+    world.publishing = {"9000/tcp": ["shop-server-blue"]}
+    runtime.mend(said.append)
+    assert restarts(world) == [["systemctl", "restart", "docker.service"]]
+    assert said == ["shop: the Engine holds port 9002 for a container that is gone; it is restarted, containers run on"]
+    world.publishing["9002/tcp"] = ["shop-server-green"]
+    runtime.mend(said.append)
+    assert len(restarts(world)) == 1 and len(said) == 1, "it is a moment only until a proxy has its container"
+
+
+def test_an_engine_that_does_not_come_back_is_told(shop, monkeypatch):
+    _app, runtime, world = shop()
+    listening(world, (9000, 78, PROXY.format(9000, 9000)))
+    monkeypatch.setattr(world, "_systemctl", lambda argv, call: Completed(1, "", "Job failed\n") if argv[1] == "restart" else OK)
+    with pytest.raises(AnchorageError, match="docker.service does not restart: Job failed"):
+        runtime.mend(lambda line: None)
+
+
+def test_a_recovery_mends_the_engine_first(shop, monkeypatch):
+    app, _runtime, world = shop()
+    order = []
+    monkeypatch.setattr(Compose, "mend", lambda self, log: order.append("mend"))
+    monkeypatch.setattr(recovery.Slots, "settle", lambda self: order.append("settle") or [])
+    app.journal.unsettle()
+    assert recovery.recover(app, Log(lambda line: None)) and order == ["mend", "settle"]
 
 
 def test_stopped_ones_are_not_stopped_again_and_all_are_removed(shop):
