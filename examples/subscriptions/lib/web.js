@@ -1,0 +1,4 @@
+import { connect } from './database.js'
+
+// One pool for all routes, which are bundled apart from each other.
+export const database = (globalThis.database ??= connect('web'))
