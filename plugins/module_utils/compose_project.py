@@ -13,7 +13,7 @@ import typing as t
 
 from .hold import stop_seconds
 from .layout import Layout
-from .release_plan import Instance, instances, listen_address, process_environment
+from .release_plan import Instance, instances, listen_address, process_command, process_environment
 
 Data = dict[str, t.Any]
 
@@ -98,11 +98,12 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
     process = instance.process
     common = _common(document, release, image, user)
     alias = {"aliases": [process["name"]]}
+    environ = environment(document, instance, release)
     service: Data = {
         **common,
         "container_name": instance.name,
-        **_command(process["command"]),
-        "environment": {key: literal(value) for key, value in environment(document, instance, release).items()},
+        **_command(process_command(instance, environ)),
+        "environment": {key: literal(value) for key, value in environ.items()},
         # In the slot's own network a process is found by its name; in the shared one only by the name that holds its release.
         "networks": {key: alias if key == "default" else {} for key in _networks(document)},
         "restart": "unless-stopped",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import typing as t
 
 from . import contract_rules as rules
@@ -175,6 +176,7 @@ class _App:
         self._check_cors(env, derived)
         env = {**derived, **env}
         self._check_needs(app)
+        self._check_alone(app)
         for process in processes:
             for key in self.preset.get("cors", []):
                 if key in process["env"]:
@@ -207,6 +209,7 @@ class _App:
             "env": env,
             "secret_keys": sorted({key for part in (env, build["env"], *(process["env"] for process in processes)) for key in rules.secrets_in(part)}),
             "generated": self._generated(app, env),
+            "aliases": dict(self.preset.get("aliases", {})),
             "build": build,
             "migrate": self._migrate(app),
             "database": self._database(app),
@@ -330,6 +333,17 @@ class _App:
         for key, reason in needs.items():
             if not look_up(app, key):
                 self.wrong(key, f"cannot be switched off: {reason}")
+
+    def _check_alone(self, app: Data) -> None:
+        """Judge the processes of which there may never be two at once, on whatever host."""
+        for name, reason in self.preset.get("alone", {}).items():
+            process = app["processes"].get(name) or {"instances": 0, "overlap": False}
+            if process["instances"] > 1:
+                self.wrong(f"processes.{name}.instances", f"must be 1, or 0 to stop it: {reason}")
+            if process["overlap"]:
+                self.wrong(f"processes.{name}.overlap", f"must stay false: {reason}")
+            if process["instances"] and len(self._hosts(app)) > 1:
+                self.wrong("hosts", f"must name one host, since {name} runs on each of them: {reason}")
 
     def _each(self, key: str, values: list[str], rule: t.Callable[[str], str | None]) -> list[str]:
         for index, value in enumerate(values):
@@ -528,8 +542,8 @@ class _App:
         self._each("build.directories", build["directories"], rules.relative_pattern)
         given = look_up(self.given, "build.env") or {}
         build["env"] = self._env("build.env", given, build["env"], app, reserved=False)
-        for key in look_up(self.preset, "derive.build") or []:
-            if key in env:
+        for pattern in look_up(self.preset, "derive.build") or []:
+            for key in fnmatch.filter(env, pattern):
                 build["env"].setdefault(key, env[key])
         return t.cast("Data", build)
 
@@ -673,7 +687,7 @@ class _App:
                 if value is not None:
                     self.wrong(f"{path}.{key}", rules.between(1 if key == "instances" and process["public"] else low, high)(value))
             if process["command"] is not None:
-                self.wrong(f"{path}.command", rules.process_command(process["command"]))
+                self.wrong(f"{path}.command", rules.process_command(process["command"], listens=bool(process["port"] is not None or process["health"])))
             health = process["health"]
             if health:
                 self.wrong(f"{path}.health.path", rules.web_path(health["path"]))

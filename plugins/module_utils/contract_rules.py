@@ -56,6 +56,9 @@ _IMAGE = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/)?[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(?P<digest>@sha256:[0-9a-f]{64})?\Z"
 )
+#: What words of a process' command may hold in braces. Only a whole word, or what an option is set to, is taken for a mistake: JSON has braces too.
+PLACES = ("host", "port")
+_PLACEHOLDER = re.compile(r"(?:--?[\w-]+=)?\{([a-z_]+)\}\Z")
 _REGEX = re.compile(r"/(?P<body>.*)/[a-z]*\Z", re.DOTALL)
 
 
@@ -306,8 +309,11 @@ def command(words: list[str]) -> Wrong:
     return None
 
 
-def process_command(words: list[str]) -> Wrong:
-    """Judge the command of a process that must receive signals itself."""
+def process_command(words: list[str], *, listens: bool = True) -> Wrong:
+    """Judge the command of a process that must receive signals itself.
+
+    :arg listens: whether it has a place that its words can hold.
+    """
     wrong = command(words)
     if wrong:
         return wrong
@@ -315,7 +321,11 @@ def process_command(words: list[str]) -> Wrong:
         return "starts a package manager, which does not pass signals on; start the JavaScript file with node"
     if "node_modules/.bin/" in words[0] or (len(words) > 1 and "node_modules/.bin/" in words[1]):
         return "starts from node_modules/.bin, which holds shell scripts with pnpm; start the package's JavaScript file with node"
-    return None
+    held = [found[1] for found in map(_PLACEHOLDER.match, words) if found]
+    unknown = next((name for name in held if name not in PLACES), None)
+    if unknown:
+        return f"holds {{{unknown}}}, which nobody replaces; there are {{host}} and {{port}}"
+    return f"holds {{{held[0]}}}, but the process has no port; give it `health`, or `port`" if held and not listens else None
 
 
 def admin_command(words: list[str]) -> Wrong:

@@ -16,7 +16,7 @@ import shlex
 import typing as t
 
 from .memory import limit_heap
-from .release_plan import install_command, prune_command
+from .release_plan import install_command, instances, placed, prune_command
 
 Data = dict[str, t.Any]
 
@@ -78,7 +78,8 @@ def render(document: Data, *, manager: str | None, version: str, names: t.Collec
         lines += [f"ENV {key}={_quoted(value)}" for key, value in sorted(environment.items())]
         lines.append(_run(build["command"], None, extra_ca))
         lines.append(f"RUN test -d {shlex.quote(source)} || {{ echo '{NO_OUTPUT}'; exit 1; }}")
-    lines += [f"RUN mkdir -p {shlex.quote(f'{source}/{name}')}" for name in document["shared"]]
+    # What a build has left there (Next.js its cache) is nothing that runs: in its place comes what outlives releases.
+    lines += [f"RUN rm -rf {path} && mkdir -p {path}" for path in (shlex.quote(f"{source}/{name}") for name in document["shared"])]
     lines += [f"RUN cd {shlex.quote(source)} && {_directories(pattern)}" for pattern in patterns if not _of_packages(pattern)]
     # A source of a strict umask would be for root alone. What runs is read by the app's user, and changed by nobody.
     clean = "rm -rf node_modules && " if manager and source == DIRECTORY else ""
@@ -123,8 +124,9 @@ def ignored(document: Data) -> str:
 
 
 def _first_command(document: Data) -> list[str]:
-    processes = document["processes"]
-    return t.cast("list[str]", next((process["command"] for process in processes if process["public"]), processes[0]["command"]))
+    """Return what a container of the image runs where nobody says what: the public process, or the first one."""
+    found = instances(document, "blue", public=True) or instances(document, "blue")
+    return placed(found[0].process["command"], "0.0.0.0", found[0].port) if found else ["node"]
 
 
 def _run(argv: t.Sequence[str], manager: str | None, extra_ca: bool) -> str:

@@ -15,7 +15,7 @@ from .errors import AnchorageError
 from .health import Check, judge
 from .layout import PATH
 from .memory import unit_limit
-from .release_plan import Instance, ecosystem_entry, instances, process_environment
+from .release_plan import Instance, ecosystem_entry, instances, process_command, process_environment
 from .runtime import Runtime
 
 if t.TYPE_CHECKING:
@@ -139,13 +139,9 @@ class Pm2(Runtime):
         running = os.path.normpath(f"{self.app.layout.build(tree)}/{self.app.document['build']['output']}")
         for slot in ("blue", "green"):
             for instance in instances(self.app.document, slot):
-                self.app.write_exec(
-                    f"{place}/run/{instance.name}.json",
-                    argv=instance.process["command"],
-                    cwd=running,
-                    env=process_environment(self.app.document, instance, release, self.app.extra_ca_file),
-                    gid=group,
-                )
+                environment = process_environment(self.app.document, instance, release, self.app.extra_ca_file)
+                argv = process_command(instance, environment)
+                self.app.write_exec(f"{place}/run/{instance.name}.json", argv=argv, cwd=running, env=environment, gid=group)
 
     def once(
         self,

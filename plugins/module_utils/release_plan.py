@@ -72,6 +72,7 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         "services": [portable(document.get(key)) for key in SERVICES.values()],
         "migrate": (document.get("migrate") or {}).get("command"),
         "processes": [{key: process.get(key) for key in RUNTIME_KEYS} for process in document["processes"]],
+        **({"aliases": document["aliases"]} if document.get("aliases") else {}),
         **({"runtime": name_of(document)} if name_of(document) != PM2 else {}),
     }
 
@@ -92,6 +93,9 @@ def common_environment(document: dict[str, t.Any]) -> dict[str, str]:
     for key, source in SERVICES.items():
         if document.get(source):
             environment.setdefault(key, seen_from_inside(document, document[source]))
+    for key, source in (document.get("aliases") or {}).items():
+        if source in environment:
+            environment.setdefault(key, environment[source])
     return environment
 
 
@@ -137,6 +141,16 @@ def process_environment(document: dict[str, t.Any], instance: Instance, release:
     if extra_ca_file:
         environment.setdefault("NODE_EXTRA_CA_CERTS", extra_ca_file)
     return environment
+
+
+def placed(words: t.Sequence[str], host: str, port: int | str | None) -> list[str]:
+    """Return a command with the place in it at which its process listens; whatever else stands in braces stays as it is."""
+    return [word.replace("{host}", host).replace("{port}", str(port)) if port is not None else word for word in words]
+
+
+def process_command(instance: Instance, environment: t.Mapping[str, str]) -> list[str]:
+    """Return the command of one process; where it listens it is told by its environment as well, and both say the same."""
+    return placed(instance.process["command"], environment.get("HOST", ""), environment.get("PORT"))
 
 
 def instances(document: dict[str, t.Any], slot: str, *, public: bool | None = None) -> list[Instance]:

@@ -63,7 +63,7 @@ BAD = [
     ("unknown key in health", shop(processes={"server": {"health": {"url": "/"}}}), "apps.shop.processes.server.health.url", "is unknown"),
     ("unknown key four levels deep", shop(redis={"jobs": {"policy": "x"}}), "apps.shop.redis.jobs.policy", "is unknown"),
     ("preset missing", shop(preset=...), "apps.shop.preset", "is required"),
-    ("preset unknown", shop(preset="rails"), "apps.shop.preset", "must be one of medusa, node"),
+    ("preset unknown", shop(preset="rails"), "apps.shop.preset", "must be one of medusa, nextjs, prisma_bot, payload, node"),
     ("preset is a list", shop(preset=["medusa"]), "apps.shop.preset", "must be text, is a list"),
     ("runtime unknown", shop(runtime="podman"), "apps.shop.runtime", "must be one of pm2, compose"),
     ("image without containers", shop(image={"read_only": False}), "apps.shop.image.read_only", "belongs to runtime compose, not to pm2"),
@@ -516,6 +516,7 @@ def test_a_shop_of_four_lines_resolves_completely():
         },
         "secret_keys": [],
         "generated": {"JWT_SECRET": 128, "COOKIE_SECRET": 128},
+        "aliases": {},
         "build": {
             "command": ["node", "node_modules/@medusajs/cli/cli.js", "build"],
             "env": {"DISABLE_MEDUSA_ADMIN": "false", "MEDUSA_DISABLE_TELEMETRY": "true", "MEDUSA_BACKEND_URL": "https://api.example.com"},

@@ -132,7 +132,7 @@ def test_a_preset_itself_is_sound(name):
 
 
 def test_every_key_of_a_preset_file_is_used():
-    used = {"contract", "modes", "derive", "cors", "reserved_env", "needs", "admin_command", "least"}
+    used = {"contract", "modes", "derive", "cors", "reserved_env", "needs", "admin_command", "least", "alone", "aliases"}
     for preset in PRESETS.values():
         assert set(preset) <= used
         for mode in preset.get("modes", {}).values():
