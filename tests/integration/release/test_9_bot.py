@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -59,7 +60,7 @@ class Club:
 
     def ask(self, path: str) -> dict:
         """Ask the site as a customer does, over https."""
-        context = ssl.create_default_context(cafile=self.host.facts["lab_acme_root_file"])
+        context = ssl.create_default_context(cafile=yaml.safe_load(self.apps.hosts.read_text())["all"]["vars"]["lab_acme_root_file"])
         connection = http.client.HTTPSConnection("127.0.0.1", int(self.host.facts["lab_ports"]["443"]), timeout=10, context=context)
         connection.sock = context.wrap_socket(socket.create_connection((connection.host, connection.port), timeout=10), server_hostname=NAME)
         connection.request("GET", path, headers={"Host": NAME})
@@ -128,7 +129,8 @@ class Customer(threading.Thread):
 def club(tmp_path_factory):
     """The host, from nothing to a site that serves. Telegram is there before the app is."""
     host = Host(LAB, "vps")
-    host.command("down", LAB)
+    if not os.environ.get("KEEP_LAB"):
+        host.command("down", LAB)
     host.command("up", LAB, "--with-docker", "--world", "--dns=*=vps", "--host=vps:trixie:app,database,cache,proxy")
     host.command("stand-ins", LAB, "vps")
     source = tmp_path_factory.mktemp("source") / "club"
@@ -138,10 +140,13 @@ def club(tmp_path_factory):
     apps.run("provision")
     host.shell("mkdir -p /opt/telegram && cat > /opt/telegram/fake.py", given=TELEGRAM.read_text())
     options = "--detach --name telegram --network club-base --restart unless-stopped --volume /opt/telegram:/opt/telegram:ro --entrypoint ''"
-    host.shell(f"docker run {options} {images.STAND_INS['node']} python3 /opt/telegram/fake.py --listen 0.0.0.0 --port 8081")
+    host.shell(
+        f"docker inspect telegram >/dev/null 2>&1 || docker run {options} {images.STAND_INS['node']} python3 /opt/telegram/fake.py --listen 0.0.0.0 --port 8081"
+    )
     apps.run("site")
     yield made
-    host.command("down", LAB)
+    if not os.environ.get("KEEP_LAB"):
+        host.command("down", LAB)
 
 
 def lives_of_bots(events: str) -> list[tuple[float, float, str]]:
