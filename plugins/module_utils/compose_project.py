@@ -8,7 +8,9 @@ A release never touches the project that holds the stateful services; it only jo
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import typing as t
 
 from .hold import stop_seconds
@@ -22,6 +24,9 @@ APP, RELEASE, SLOT = "vps.anchorage.app", "vps.anchorage.release", "vps.anchorag
 
 #: Where the certificates of an authority of the host's own lie inside a container.
 EXTRA_CA = "/run/anchorage/extra-ca.pem"
+
+#: What YAML takes for a control character or the end of a line although JSON does not.
+UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 #: Processes and threads that one container may have: Node has about a dozen, and a fork bomb must not take the host along.
 PIDS = 512
@@ -54,6 +59,11 @@ def service_name(instance: Instance, release: str) -> str:
 def literal(text: str) -> str:
     """Return a text as Compose must find it in a file to take it as it is: it puts variables in place of $NAME."""
     return text.replace("$", "$$")
+
+
+def text(project: Data) -> str:
+    """Return a project as the file that Compose reads: JSON that is YAML too, which knows no pairs of surrogates and fewer characters as they are."""
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(project, indent=1, sort_keys=True, ensure_ascii=False))
 
 
 def slot_project(document: Data, *, release: str, slot: str, image: str, user: str) -> Data:

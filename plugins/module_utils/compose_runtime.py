@@ -246,7 +246,7 @@ class Compose(Runtime):
             self._write(f"{place}/run/compose-{slot}.json", project)
 
     def _write(self, path: str, project: dict[str, t.Any]) -> None:
-        self.app.world.write_atomic(path, json.dumps(project, indent=1, sort_keys=True).encode(), mode=0o600, uid=0, gid=0)
+        self.app.world.write_atomic(path, compose_project.text(project).encode(), mode=0o600, uid=0, gid=0)
 
     def once(
         self,

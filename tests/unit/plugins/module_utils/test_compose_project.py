@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from ansible_collections.anchorage.vps.plugins.module_utils import compose_project, dockerfile
 from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
@@ -191,3 +195,11 @@ def test_it_is_said_which_command_of_a_build_failed(lines, wanted):
 def test_the_heap_of_the_build_is_limited_and_that_of_the_app_is_not():
     lines = render().splitlines()
     assert lines.index('ENV NODE_OPTIONS="--max-old-space-size=1536"') < lines.index("FROM dependencies AS production")
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=4))
+@example({"A": "🚢 \u2028\u0085\ufeff\x7f\x01\\ud83d \ud7ff\ue000"})
+def test_what_is_written_is_json_and_yaml_that_say_the_same(values):
+    told = compose_project.text({"name": "shop", "services": {"web": {"environment": values}}})
+    assert json.loads(told) == yaml.safe_load(told) == {"name": "shop", "services": {"web": {"environment": values}}}
+    assert "\\ud83d\\udea2" not in told, "which Compose refuses"
