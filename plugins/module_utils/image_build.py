@@ -21,7 +21,7 @@ from .compose_runtime import Compose, client
 from .errors import AnchorageError
 from .release_plan import digest, package_manager
 from .room import MANIFEST, Amount
-from .tree_build import Builder, checksums, replace_directory, sync_tree
+from .tree_build import Builder, checksums, make_shared, replace_directory, sync_tree
 from .world import fsync_directory
 
 #: What the Engine's disk needs at least for a build whose size nobody knows yet.
@@ -155,11 +155,7 @@ class ImageBuilder(Builder):
         sync_tree(self.app, self.place)
         if (self.app.document.get("migrate") or {}).get("files"):
             self._extract(runtime, image, output)
-        for name in self.app.document["shared"]:
-            kept = f"{layout.shared}/{name}"
-            os.makedirs(kept, exist_ok=True)
-            os.chown(kept, user.pw_uid, user.pw_gid)
-            os.chmod(kept, 0o750)
+        make_shared(self.app)
         self._own(staging, user.pw_gid)
         manifest = {"tree": self.tree, "source": self.source_id, "dependencies": key, "image": image, "files": checksums(staging)}
         self.app.world.write_atomic(f"{staging}/{MANIFEST}", json.dumps(manifest, sort_keys=True).encode(), mode=0o640, uid=0, gid=user.pw_gid)

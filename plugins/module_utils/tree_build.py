@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -12,6 +13,7 @@ import os
 import posixpath
 import pwd
 import shutil
+import stat
 import tarfile
 import typing as t
 import urllib.request
@@ -49,6 +51,28 @@ def sync_tree(app: App, path: str) -> None:
     done = app.world.run(["sync", "-f", path], timeout=600)
     if done.rc != 0:
         raise AnchorageError(f"{path} cannot be written to the disk: {done.stderr.strip()[:200]}")
+
+
+def make_shared(app: App) -> None:
+    """Make the directories that outlive releases, and give them to the app with all that leads there from its own.
+
+    The app may have put links in place of them, which root must not follow; whoever put one there has made what it leads to.
+    """
+    user = pwd.getpwnam(app.user)
+    for name in app.document["shared"]:
+        place = os.open(app.layout.shared, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for part in posixpath.normpath(name).split("/"):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o750, dir_fd=place)
+                if stat.S_ISLNK(os.stat(part, dir_fd=place, follow_symlinks=False).st_mode):
+                    break
+                outer, place = place, os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+                os.close(outer)
+                os.fchown(place, user.pw_uid, user.pw_gid)
+                os.fchmod(place, 0o750)
+        finally:
+            os.close(place)
 
 
 class Builder:
@@ -254,17 +278,15 @@ class Builder:
         if key is not None:
             shutil.rmtree(f"{result}/node_modules", ignore_errors=True)
             os.symlink(f"{self.app.layout.dependencies(key)}/production/node_modules", f"{result}/node_modules")
+        make_shared(self.app)
         for name in self.app.document["shared"]:
-            kept = f"{self.app.layout.shared}/{name}"
-            os.makedirs(kept, exist_ok=True)
-            os.chown(kept, user.pw_uid, user.pw_gid)
-            os.chmod(kept, 0o750)
             inside = f"{result}/{name}"
+            os.makedirs(os.path.dirname(inside), exist_ok=True)
             if os.path.islink(inside) or os.path.isfile(inside):
                 os.unlink(inside)
             else:
                 shutil.rmtree(inside, ignore_errors=True)
-            os.symlink(kept, inside)
+            os.symlink(f"{self.app.layout.shared}/{name}", inside)
         for pattern in self.app.document["build"].get("directories") or []:
             for parent in glob.glob(f"{glob.escape(result)}/{os.path.dirname(pattern)}"):
                 missing = f"{parent}/{os.path.basename(pattern)}"

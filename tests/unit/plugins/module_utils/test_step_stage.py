@@ -244,6 +244,29 @@ def test_what_an_app_keeps_outlives_its_releases(shop):
     assert pathlib.Path(app.layout.release("r2"), "app", "static", "upload.png").read_text() == "kept"
 
 
+def test_the_app_gets_to_what_it_keeps_however_deep_it_lies(shop):
+    app, _world = shop(PLAIN, shared=[".next/cache", "public/media"])
+    before = os.umask(0o077)
+    try:
+        put(app)
+    finally:
+        os.umask(before)
+    for name in (".next", ".next/cache", "public", "public/media"):
+        kept = os.stat(f"{app.layout.shared}/{name}")
+        assert (kept.st_mode & 0o777, kept.st_uid) == (0o750, os.getuid())
+    assert os.readlink(pathlib.Path(app.layout.release("r1"), "app", "public/media")) == f"{app.layout.shared}/public/media"
+
+
+@pytest.mark.parametrize("name", ["uploads", "uploads/images"])
+def test_a_link_among_what_an_app_keeps_is_not_followed_by_root(shop, tmp_path, name):
+    app, _world = shop(PLAIN, shared=[name])
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o700)
+    pathlib.Path(app.layout.shared, "uploads").symlink_to(precious)
+    put(app)
+    assert precious.stat().st_mode & 0o777 == 0o700 and not list(precious.iterdir())
+
+
 @pytest.mark.parametrize(
     ("files", "changes", "message"),
     [
