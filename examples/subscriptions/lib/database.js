@@ -9,10 +9,11 @@ export function connect(name) {
   return new prisma.PrismaClient({ adapter })
 }
 
-/** Say that a piece of work is done. */
-export function beat(database, name) {
-  const now = { at: new Date(), release }
-  return database.heartbeat.upsert({ where: { name }, create: { name, work: 1, ...now }, update: { work: { increment: 1 }, ...now } })
+/** Say that a piece of work is done. Each release has a row of its own, since for a while two of them run. */
+export async function beat(database, name) {
+  const at = new Date()
+  await database.heartbeat.upsert({ where: { name_release: { name, release } }, create: { name, release, at, work: 1 }, update: { at, work: { increment: 1 } } })
+  await database.heartbeat.deleteMany({ where: { name, at: { lt: new Date(at - 86_400_000) } } })
 }
 
 export function plans(database) {

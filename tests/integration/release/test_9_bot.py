@@ -96,7 +96,7 @@ class Club:
 
     def stored(self, name: str) -> str:
         """The release whose sign of life is the last."""
-        return self.sql(f"SELECT release FROM heartbeat WHERE name = '{name}' AND at > now() - interval '15 seconds'")
+        return self.sql(f"SELECT release FROM heartbeat WHERE name = '{name}' AND at > now() - interval '15 seconds' ORDER BY at DESC LIMIT 1")
 
 
 class Customer(threading.Thread):
@@ -264,7 +264,7 @@ def test_a_loop_that_stands_still_is_seen(club, process):
 
 def stale(club, process):
     """Whether its sign of life is older than it may be."""
-    age = club.sql(f"SELECT extract(epoch FROM now() - at) FROM heartbeat WHERE name = '{process}'")
+    age = club.sql(f"SELECT extract(epoch FROM now() - max(at)) FROM heartbeat WHERE name = '{process}'")
     document = json.loads(club.host.shell("cat /etc/anchorage/apps/club.json"))
     limit = next(entry["heartbeat"]["max_age_seconds"] for entry in document["processes"] if entry["name"] == process)
     return float(age) > limit + 1

@@ -17,7 +17,7 @@ CREATE TABLE "heartbeat" (
     "release" TEXT NOT NULL,
     "work" INTEGER NOT NULL DEFAULT 0,
 
-    CONSTRAINT "heartbeat_pkey" PRIMARY KEY ("name")
+    CONSTRAINT "heartbeat_pkey" PRIMARY KEY ("name", "release")
 );
 
 -- CreateIndex
