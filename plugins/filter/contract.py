@@ -35,6 +35,16 @@ def load_presets() -> dict[str, Data]:
     return {path.stem: _load(path) for path in sorted((RELEASE_ROLE / "presets").glob("*.yml"))}
 
 
+@functools.cache
+def load_components() -> dict[str, Data]:
+    """Return the data files of components by name, with the scripts that lie beside them."""
+    place = RELEASE_ROLE / "components"
+    found = {path.stem: _load(path) for path in sorted(place.glob("*.yml"))}
+    for file in found.values():
+        file["scripts"] = {path: (place / name).read_text(encoding="utf-8") for path, name in file.get("scripts", {}).items()}
+    return found
+
+
 def _load(path: pathlib.Path) -> Data:
     # Each worker of Ansible reads them anew, and libyaml, where it is there, takes a tenth of the time.
     return t.cast("Data", yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
@@ -43,9 +53,34 @@ def _load(path: pathlib.Path) -> Data:
 def contract(apps: t.Any, topology: t.Any, scale: t.Any = None) -> Data:
     """Return the resolved contract, or fail with everything that is wrong with it."""
     try:
-        return resolve(apps, topology, spec=load_spec(), presets=load_presets(), scale=scale)
+        return resolve(apps, topology, spec=load_spec(), presets=load_presets(), component_files=load_components(), scale=scale)
     except AnchorageError as error:
         raise AnsibleFilterError(error.message) from None
+
+
+def component_files(contract: Data, directory: str) -> Data:
+    """Return what the components of each app take from the controller, by its path in their own directory."""
+    found: Data = {}
+    try:
+        for name, app in plain(contract)["apps"].items():
+            for key, component in app["components"].items():
+                if component.get("policies"):
+                    found.setdefault(name, {})[key] = _policies(f"apps.{name}.components.{key}.policies", directory, component["policies"])
+    except AnchorageError as error:
+        raise AnsibleFilterError(error.text()) from None
+    return found
+
+
+def _policies(key: str, directory: str, given: str) -> dict[str, str]:
+    place = pathlib.Path(directory, given).expanduser()
+    found = [path for path in sorted(place.rglob("*")) if path.is_file() and not any(part.startswith(".") for part in path.relative_to(place).parts)]
+    if not any(path.suffix in (".yaml", ".yml", ".json") for path in found):
+        state = "holds no policy (*.yaml, *.yml, *.json)" if place.is_dir() else "is no directory"
+        raise AnchorageError(f"{key}: {place} on the controller {state}.", live="unchanged: nothing was touched yet")
+    try:
+        return {path.relative_to(place).as_posix(): path.read_text(encoding="utf-8") for path in found}
+    except UnicodeDecodeError as error:
+        raise AnchorageError(f"{key}: a file below {place} on the controller is no text: {error.reason}.", live="unchanged: nothing was touched yet") from None
 
 
 def app_names(apps: t.Any) -> list[str]:
@@ -97,5 +132,5 @@ class FilterModule:
             views.redis_instances,
             views.release_documents,
         )
-        checked = {"app_names": app_names, "contract": contract, "topology": topology}
+        checked = {"app_names": app_names, "component_files": component_files, "contract": contract, "topology": topology}
         return {**checked, **{view.__name__: _projection(view) for view in projections}}

@@ -57,6 +57,7 @@ class Wanted(t.NamedTuple):
     name: str
     domains: tuple[str, ...]
     method: str = "webroot"
+    required: bool = True
 
 
 class Found(t.NamedTuple):
@@ -73,7 +74,7 @@ def resolve_certificates(certificates: t.Sequence[t.Mapping[str, t.Any]], *, dns
     for index, given in enumerate(certificates):
         name = matched(f"certbot_certificates[{index}].name", given.get("name"), SITE_NAME, "must be lower-case letters, digits, - and _")
         key = f"certbot_certificates[{name}]"
-        unknown = sorted(set(given) - {"name", "domains", "method"})
+        unknown = sorted(set(given) - {"name", "domains", "method", "required"})
         if unknown:
             refuse(f"{key}.{unknown[0]}", "is unknown")
         if name in [other["name"] for other in resolved]:
@@ -91,13 +92,16 @@ def resolve_certificates(certificates: t.Sequence[t.Mapping[str, t.Any]], *, dns
             refuse(f"{key}.method", f"must be dns, because authorities issue a wildcard ({wildcards[0]}) only over DNS")
         if method == "dns" and not dns_auth_hook:
             refuse("certbot_dns_auth_hook", f"is required by {key}, whose method is dns")
-        resolved.append({"name": name, "domains": domains, "method": method})
+        required = given.get("required", True)
+        if not isinstance(required, bool):
+            refuse(f"{key}.required", "must be true or false")
+        resolved.append({"name": name, "domains": domains, "method": method, **({} if required else {"required": False})})
     return resolved
 
 
 def wanted_from(data: t.Iterable[t.Mapping[str, t.Any]]) -> list[Wanted]:
     """Return wanted certificates from plain data."""
-    return [Wanted(item["name"], tuple(item["domains"]), item.get("method") or "webroot") for item in data]
+    return [Wanted(item["name"], tuple(item["domains"]), item.get("method") or "webroot", item.get("required") is not False) for item in data]
 
 
 def parse_renewal(text: str) -> dict[str, str]:
@@ -288,6 +292,7 @@ def converge(world: TlsWorld, wanted: t.Sequence[Wanted], settings: Settings, *,
         return {"changed": bool(wanted), "certificates": [], "notes": [note] if wanted else []}
     actions: dict[str, str | None] = {}
     errors: list[AnchorageError] = []
+    warnings: list[str] = []
     for certificate in wanted:
         found = find(world, settings, certificate.name)
         reason = reason_to_issue(certificate, found, settings, world.now())
@@ -299,7 +304,10 @@ def converge(world: TlsWorld, wanted: t.Sequence[Wanted], settings: Settings, *,
                 if not check:
                     deploy(world, certificate, settings)
         except AnchorageError as error:
-            errors.append(error)
+            if certificate.required:
+                errors.append(error)
+            else:
+                warnings.append(error.text())
     if errors:
         raise AnchorageError(
             " ".join(error.message for error in errors),
@@ -311,6 +319,7 @@ def converge(world: TlsWorld, wanted: t.Sequence[Wanted], settings: Settings, *,
         "changed": bool(actions),
         "certificates": [describe(world, certificate, settings, actions.get(certificate.name)) for certificate in wanted],
         "notes": [],
+        "warned": warnings,
     }
 
 

@@ -1,12 +1,13 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Projection of the contract onto Compose: the project of an app's stateful services, which a release never touches."""
+"""Projection of the contract onto Compose: the project of an app's stateful services, which a release never touches, and those of its components."""
 
 from __future__ import annotations
 
 import typing as t
 
+from . import components
 from . import contract_views as views
 from .compose_project import base_name, literal
 from .redis_instances import users
@@ -52,10 +53,19 @@ LOGIN = (
 )
 
 
-def docker_compose_projects(contract: Data, secrets: Data, host: str) -> list[Data]:
-    """Return the Compose projects that provisioning keeps on a host. They hold secrets."""
-    projects = [_project(app, secrets) for app in contract["apps"].values() if app["runtime"] == "compose" and host in app["hosts"]]
-    return [project for project in projects if project["definition"]["services"]]
+def docker_compose_projects(contract: Data, secrets: Data, host: str, component_files: Data | None = None) -> list[Data]:
+    """Return the Compose projects that provisioning keeps on a host, the components' last. They hold secrets.
+
+    :arg component_files: for each app and component, what comes from the controller.
+    """
+    apps = [app for app in contract["apps"].values() if app["runtime"] == "compose" and host in app["hosts"]]
+    projects = [_project(app, secrets) for app in apps]
+    beside = [_component(app, name, secrets, component_files or {}) for app in apps for name in app["components"]]
+    return [project for project in projects if project["definition"]["services"]] + beside
+
+
+def _component(app: Data, name: str, secrets: Data, files: Data) -> Data:
+    return components.project(app, name, lambda key: views.secret(secrets, app, key), (files.get(app["name"]) or {}).get(name) or {})
 
 
 def _project(app: Data, secrets: Data) -> Data:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
+from . import components
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
 from .errors import AnchorageError
@@ -83,14 +84,15 @@ class ContractError(AnchorageError):
         self.problems = problems
 
 
-def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data], scale: t.Any = None) -> Data:
+def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data], component_files: dict[str, Data] | None = None, scale: t.Any = None) -> Data:
     """Return the resolved contract.
 
     :arg apps: app name to what the user wrote.
     :arg topology: group to list of C({name, address}).
     :arg scale: app to process to the number of instances that holds in place of what the user wrote. Those apps keep the source that is live.
-    :arg spec: the entry points of the argument spec that describe an app and a process.
+    :arg spec: the entry points of the argument spec that describe an app, a process and a component.
     :arg presets: preset name to its data file.
+    :arg component_files: component name to its data file.
     :raises ContractError: with every broken rule at once.
     """
     problems: list[Problem] = []
@@ -116,7 +118,7 @@ def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data
         if not isinstance(app, dict):
             report(path, "must be a mapping of keys")
             continue
-        resolved[str(name)] = _App(str(name), index, app, places, spec, presets, report, scale.get(name)).resolve()
+        resolved[str(name)] = _App(str(name), index, app, places, spec, presets, component_files or {}, report, scale.get(name)).resolve()
     _check_together(resolved, places, report)
     if problems:
         raise ContractError(problems)
@@ -148,13 +150,25 @@ def check_topology(topology: t.Any, report: Report) -> dict[str, list[dict[str, 
 class _App:
     """One app on its way from what the user wrote to its resolved form."""
 
-    def __init__(self, name: str, index: int, given: Data, places: Data, spec: Data, presets: dict[str, Data], report: Report, scale: Data | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        given: Data,
+        places: Data,
+        spec: Data,
+        presets: dict[str, Data],
+        component_files: dict[str, Data],
+        report: Report,
+        scale: Data | None,
+    ) -> None:
         self.name = name
         self.index = index
         self.given = given
         self.places = places
         self.path = f"apps.{name}"
         self.spec = spec
+        self.component_files = component_files
         self.report = report
         self.scale = scale or {}
         preset = given.get("preset")
@@ -190,6 +204,8 @@ class _App:
         self._check_strategy(app, hosts, public)
         build = self._build(app, env)
         image = self._image(app, hosts)
+        database, redis = self._database(app), self._redis(app)
+        beside = self._components(app, hosts, bool(database["image"]), bool(redis["image"]))
         return {
             "name": self.name,
             "preset": app["preset"],
@@ -205,15 +221,16 @@ class _App:
             "package_manager": app["package_manager"],
             "domains": domains,
             "url": url,
-            "tls": self._tls(app, domains),
+            "tls": self._tls(app, [*domains, *(component["domain"] for _name, component in components.sites({"components": beside}))]),
             "env": env,
             "secret_keys": sorted({key for part in (env, build["env"], *(process["env"] for process in processes)) for key in rules.secrets_in(part)}),
             "generated": self._generated(app, env),
             "aliases": dict(self.preset.get("aliases", {})),
             "build": build,
             "migrate": self._migrate(app),
-            "database": self._database(app),
-            "redis": self._redis(app),
+            "database": database,
+            "redis": redis,
+            "components": beside,
             "processes": processes,
             "shared": self._each("shared", app["shared"], rules.relative),
             "admin": self._admin(app),
@@ -656,6 +673,27 @@ class _App:
             "cache": cache if local else None,
         }
 
+    def _components(self, app: Data, hosts: t.Sequence[str], database: bool, redis: bool) -> dict[str, Data]:
+        given = app["components"]
+        if given and app["runtime"] != COMPOSE:
+            self.wrong("components", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+            return {}
+        found = components.Resolver(
+            app=self.name,
+            path=f"{self.path}.components",
+            index=self.index,
+            tls_mode=app["tls"]["mode"],
+            min_length=app["secrets"]["min_length"],
+            network=database or redis,
+            database=database,
+            files=self.component_files,
+            options=self.spec["contract_component"]["options"],
+            report=self.report,
+        ).resolve(given)
+        if any(component["domain"] for component in found.values()) and set(hosts) != {place["name"] for place in self.places["proxy"]}:
+            self.wrong("components", "with a domain are for an app on the host that is its own proxy; let the app's hosts name that one")
+        return found
+
     # -- processes
 
     def _processes(self, app: Data) -> list[Data]:
@@ -744,6 +782,14 @@ def _check_together(apps: dict[str, Data], places: Data, report: Report) -> None
             if domain in domains:
                 report(f"apps.{name}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
             domains.setdefault(domain, name)
+        for component, options in components.sites(app):
+            domain, owner = options["domain"], f"{name}.components.{component}"
+            if domain in domains:
+                report(f"apps.{owner}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
+            domains.setdefault(domain, owner)
+        for component in app["components"]:
+            if components.project_name(name, component) in apps:
+                report(f"apps.{name}.components.{component}", f"has the name that apps.{name}-{component} has already; choose another for that app")
         database = app["database"]
         if database["enabled"] and not database["external"] and not database["image"]:
             if ("local", database["name"]) in databases:
@@ -794,6 +840,8 @@ def _check_ports(apps: dict[str, Data], report: Report) -> None:
                 claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")
     for name, app in apps.items():
         for host in app["hosts"]:
+            for component, port in components.published(app):
+                claim(host, port, f"apps.{name}.components.{component}", f"apps.{name}.components.{component}.port")
             for process in app["processes"]:
                 owner = f"apps.{name}.processes.{process['name']}"
                 for port in process["slots"]["blue"] + process["slots"]["green"]:

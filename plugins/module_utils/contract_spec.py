@@ -18,7 +18,7 @@ Report = t.Callable[[str, str], None]
 Options = t.Mapping[str, t.Any]
 
 # Keys whose mappings users name themselves; their nulls are judged as values.
-FREE = frozenset(("env", "processes", "generate"))
+FREE = frozenset(("env", "processes", "generate", "components"))
 
 
 def plain(value: t.Any) -> t.Any:
@@ -66,7 +66,7 @@ def sound(options: Options, given: Data, path: str, report: Report) -> Data:
     for key, value in given.items():
         here = f"{path}.{key}"
         if key not in options:
-            report(here, _unknown(str(key), options))
+            report(here, unknown(str(key), options))
             continue
         kept = None if value is None else _sound_value(options[key], value, here, report)
         if value is None or kept is not None:
@@ -119,7 +119,8 @@ def _sound_value(option: Options, value: t.Any, path: str, report: Report) -> t.
     return value
 
 
-def _unknown(key: str, options: Options) -> str:
+def unknown(key: str, options: t.Collection[str]) -> str:
+    """Say that a key is unknown, and which one may have been meant."""
     close = difflib.get_close_matches(key, options, n=1)
     return f"is unknown; did you mean {close[0]}?" if close else f"is unknown; known here: {', '.join(options)}"
 

@@ -9,6 +9,7 @@ import copy
 import typing as t
 from urllib.parse import quote
 
+from . import components
 from .contract_rules import secrets_in
 from .runtime import COMPOSE, PM2
 
@@ -40,7 +41,7 @@ def host_roles(contract: Data, host: str) -> list[str]:
     """Return the roles that have something to do on a host, in the order in which they do it."""
     apps = _apps(contract)
     here = [app for app in apps if app["runtime"] == PM2 and host in app["hosts"]]
-    sites = [app for app in apps if app["domains"] and _is_proxy(contract, host)]
+    sites = [app for app in apps if (app["domains"] or components.sites(app)) and _is_proxy(contract, host)]
     needed = {
         "base": True,
         "docker_compose": any(app["runtime"] == COMPOSE and host in app["hosts"] for app in apps),
@@ -69,6 +70,7 @@ def app_secrets(contract: Data, host: str) -> list[Data]:
             lengths["redis_password"] = PASSWORD_LENGTH
         if app["admin"]:
             lengths["admin_password"] = ADMIN_PASSWORD_LENGTH
+        lengths.update(components.wanted_secrets(app))
         wanted.append({"name": app["name"], "generate": lengths})
     return wanted
 
@@ -164,16 +166,21 @@ def pm2_users(contract: Data, host: str) -> list[Data]:
 
 def nginx_sites(contract: Data, host: str) -> list[Data]:
     """Return the sites that this host's proxy serves."""
-    return [_site(contract, app) for app in _apps(contract) if app["domains"] and _is_proxy(contract, host)]
+    apps = [app for app in _apps(contract) if _is_proxy(contract, host)]
+    beside = [components.site(app, name) for app in apps for name, _component in components.sites(app)]
+    return [_site(contract, app) for app in apps if app["domains"]] + beside
 
 
 def certbot_certificates(contract: Data, host: str) -> list[Data]:
-    """Return the certificates that this host gets and renews."""
-    return [
-        {"name": app["name"], "domains": app["domains"], "method": app["tls"]["challenge"]}
-        for app in _apps(contract)
-        if app["domains"] and app["tls"]["mode"] == "acme" and _is_proxy(contract, host)
+    """Return the certificates that this host gets and renews; that of a component is none that a run fails for."""
+    apps = [app for app in _apps(contract) if app["tls"]["mode"] == "acme" and _is_proxy(contract, host)]
+    own = [{"name": app["name"], "domains": app["domains"], "method": app["tls"]["challenge"]} for app in apps if app["domains"]]
+    beside = [
+        {"name": components.project_name(app["name"], name), "domains": [component["domain"]], "method": app["tls"]["challenge"], "required": False}
+        for app in apps
+        for name, component in components.sites(app)
     ]
+    return own + beside
 
 
 def release_documents(contract: Data, secrets: Data, host: str) -> list[Data]:
@@ -250,10 +257,13 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
     hidden = secrets_in(app["env"])
     given = {key: value for key, value in app["env"].items() if key in hidden}
     generated = {key: secret(secrets, app, key) for key in app["generated"]}
+    told, told_secrets = components.environment(app, lambda key: secret(secrets, app, key))
+    taken = {**generated, **app["env"]}
     document.update(
         {
-            "env": {key: value for key, value in app["env"].items() if key not in hidden},
-            "secrets_env": {**generated, **given},
+            "env": {key: value for key, value in {**told, **app["env"]}.items() if key not in hidden and key not in generated},
+            "secrets_env": {**{key: value for key, value in told_secrets.items() if key not in taken}, **generated, **given},
+            "components": components.summary(app),
             "database_url": database_url(contract, secrets, app, host),
             "rehearsal_url": rehearsal_url(contract, secrets, app, host),
             "database_password": secret(secrets, app, "database_password") if _local(app["database"]) else None,
@@ -267,6 +277,7 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "host_address": _address(contract, host),
             "listen_address": listen_address(contract, app, host),
             **({"inside": inside(app)} if app["runtime"] == COMPOSE else {}),
+            **({"pooled": components.pooled(app)} if components.pooled(app) else {}),
         }
     )
     return document

@@ -74,6 +74,7 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         "processes": [{key: process.get(key) for key in RUNTIME_KEYS} for process in document["processes"]],
         **({"aliases": document["aliases"]} if document.get("aliases") else {}),
         **({"runtime": name_of(document)} if name_of(document) != PM2 else {}),
+        **({"pooled": document["pooled"]} if document.get("pooled") else {}),
     }
 
 
@@ -86,8 +87,13 @@ def release_id(document: dict[str, t.Any], source_id: str) -> str:
     return digest({"build": build_inputs(document, source_id), "runtime": runtime_inputs(document)})
 
 
-def common_environment(document: dict[str, t.Any]) -> dict[str, str]:
-    """Return the environment that all processes of an app share."""
+def common_environment(document: dict[str, t.Any], *, pooled: bool = False) -> dict[str, str]:
+    """Return the environment that all processes of an app share.
+
+    :arg pooled: whether the database is reached through what stands before it. A migration goes past it: its locks live in a session.
+    """
+    if pooled and document.get("pooled"):
+        document = {**document, "inside": {**(document.get("inside") or {}), **document["pooled"]}}
     environment = dict(document["env"])
     environment.update(document.get("secrets_env") or {})
     for key, source in SERVICES.items():
@@ -129,7 +135,7 @@ class Instance(t.NamedTuple):
 def process_environment(document: dict[str, t.Any], instance: Instance, release: str, extra_ca_file: str = "") -> dict[str, str]:
     """Return the whole environment of one process: nothing is inherited."""
     port, name = instance.port, instance.name
-    environment = common_environment(document)
+    environment = common_environment(document, pooled=True)
     environment.update(instance.process["env"])
     if port is not None:
         environment["PORT"] = str(port)

@@ -49,6 +49,10 @@ options:
         type: str
         choices: [webroot, dns]
         default: webroot
+      required:
+        description: Whether to fail where the authority gives none; otherwise it is a warning.
+        type: bool
+        default: true
   server:
     description: Directory URL of the authority.
     type: str
@@ -148,6 +152,7 @@ def main() -> None:
         "name": {"type": "str", "required": True},
         "domains": {"type": "list", "elements": "str", "required": True},
         "method": {"type": "str", "choices": ["webroot", "dns"], "default": "webroot"},
+        "required": {"type": "bool", "default": True},
     }
     module = AnsibleModule(
         argument_spec={
@@ -167,7 +172,10 @@ def main() -> None:
     settings = Settings(**{key: value for key, value in module.params.items() if key in Settings._fields})
     wanted = wanted_from(module.params["certificates"])
     try:
-        module.exit_json(**converge(TlsWorld(), wanted, settings, check=module.check_mode))
+        result = converge(TlsWorld(), wanted, settings, check=module.check_mode)
+        for text in result.pop("warned", []):
+            module.warn(text)
+        module.exit_json(**result)
     except AnchorageError as error:
         module.fail_json(msg=error.text(), error=error.as_dict())
 

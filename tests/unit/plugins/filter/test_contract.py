@@ -102,7 +102,7 @@ def test_the_sample_gives_every_role_something_to_take():
 
 
 def project(variable, host):
-    arguments = {"secrets": {}, "host": host}
+    arguments = {"secrets": {}, "host": host, "component_files": {}}
     return FILTERS[variable](SAMPLE, *(arguments[key] for key in list(inspect.signature(FILTERS[variable]).parameters)[1:]))
 
 
@@ -120,3 +120,23 @@ def test_apps_are_named_whatever_their_contract_says(apps, names):
 def test_the_first_headline_loads_the_filters_where_all_tasks_inherit_them():
     play = yaml.safe_load((ROOT / "playbooks" / "provision.yml").read_text(encoding="utf-8"))[0]
     assert "anchorage.vps.app_names" in play["pre_tasks"][0]["name"]
+
+
+def test_policies_are_read_from_the_controller_and_what_is_hidden_is_not(tmp_path):
+    (tmp_path / "policies" / "tests").mkdir(parents=True)
+    (tmp_path / "policies" / ".git").mkdir()
+    for path, text in {"order.yaml": "a: 1\n", "tests/order_test.yaml": "b: 2\n", ".git/config": "x", ".order.yaml.swp": "x"}.items():
+        (tmp_path / "policies" / path).write_text(text)
+    shop = changed(SHOP, runtime="compose", components={"cerbos": {"policies": "policies"}, "s3": {}})
+    contract = resolved({"shop": shop, "web": WEB})
+    assert FILTERS["component_files"](contract, str(tmp_path)) == {"shop": {"cerbos": {"order.yaml": "a: 1\n", "tests/order_test.yaml": "b: 2\n"}}}
+
+
+@pytest.mark.parametrize(("made", "words"), [([], "is no directory"), (["policies/readme.md"], "holds no policy"), (["policies/a.yaml"], "is no text")])
+def test_policies_that_are_none_are_refused_by_their_key(tmp_path, made, words):
+    for path in made:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(b"\xff\xfe")
+    contract = resolved({"shop": changed(SHOP, runtime="compose", components={"cerbos": {"policies": "policies"}})})
+    with pytest.raises(AnsibleFilterError, match=f"apps.shop.components.cerbos.policies: .*{words}"):
+        FILTERS["component_files"](contract, str(tmp_path))

@@ -10,6 +10,7 @@ import pathlib
 
 import yaml
 
+from ansible_collections.anchorage.vps.plugins.filter.contract import load_components
 from ansible_collections.anchorage.vps.plugins.module_utils import contract as contract_module
 from ansible_collections.anchorage.vps.plugins.module_utils.contract import resolve
 
@@ -50,4 +51,4 @@ def changed(app, **changes):
 
 def resolved(apps, topology=None, scale=None):
     """Resolve with the real spec and presets, on one host unless told otherwise."""
-    return resolve(apps, topology or ONE_HOST, spec=SPEC, presets=PRESETS, scale=scale)
+    return resolve(apps, topology or ONE_HOST, spec=SPEC, presets=PRESETS, component_files=load_components(), scale=scale)

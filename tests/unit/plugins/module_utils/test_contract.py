@@ -582,6 +582,7 @@ def test_a_shop_of_four_lines_resolves_completely():
                 "heartbeat": None,
             },
         ],
+        "components": {},
         "shared": ["static"],
         "admin": None,
         "rate_limit": {"requests_per_second": 10, "burst": 20, "paths": ["/store", "/auth", "/admin"]},
