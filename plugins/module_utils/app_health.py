@@ -91,6 +91,8 @@ def _parts_of_app(app: App) -> list[Part]:
     if _site_was_taken_away(app, document):
         found.append(Part(f"{app.name} (public)", "site", lambda _seconds: _judge_no_site(app)))
         document = {**document, "domains": []}
+    # Components are no part of a release, so what provisioning was told last is what holds.
+    found += [part for component in app.document.get("components") or [] for part in _component_parts(app, component)]
     # Where nothing was ever live there is nothing that a visitor could be shown, and the line of the release says why.
     if live and document.get("domains") and document.get("proxy_address"):
         site = {"name": app.name, "domains": document["domains"], "tls_mode": document["tls"]["mode"], **_public_health(document)}
@@ -229,6 +231,32 @@ def _ask_services(app: App, document: Data, seconds: float) -> Verdict:
     names = sorted({place.partition(":")[0] for place in document["inside"].values()})
     expected = compose_probe.Expectation([compose_probe.Wanted(name, require_health=True) for name in names], published=[])
     return compose_probe.check(compose_project.base_name(app.name), expected, world=app.world, deadline_seconds=seconds)
+
+
+def _component_parts(app: App, component: Data) -> list[Part]:
+    """Return the questions to a service beside the app. Where it is down, the app is not, unless the app's way to its data leads through it."""
+    wanted = [compose_probe.Wanted(name, require_health=has_check) for name, has_check in component["services"].items()]
+    expected = compose_probe.Expectation(wanted, published=[])
+
+    def ask(seconds: float) -> Verdict:
+        return compose_probe.check(component["project"], expected, world=app.world, deadline_seconds=seconds)
+
+    found = [Part(f"{app.name} {component['name']}", "processes", ask)]
+    if component.get("domain"):
+        site = {"name": component["project"], "domains": [component["domain"]], "tls_mode": component["tls_mode"], "health_path": component["health_path"]}
+        found += _site_parts(site, LOOPBACK, app.world)
+    return found if component["severity"] == FAIL else [part._replace(ask=_lenient(part.ask)) for part in found]
+
+
+def _lenient(ask: t.Callable[[float], Verdict]) -> t.Callable[[float], Verdict]:
+    """Return a question whose worst answer is a warning."""
+
+    def asked(seconds: float) -> Verdict:
+        found = ask(seconds)
+        checks = tuple(dataclasses.replace(check, verdict=WARN) if check.verdict == FAIL else check for check in found.checks)
+        return dataclasses.replace(found, healthy=True, checks=checks)
+
+    return asked
 
 
 def _answer(app: App, document: Data, item: Instance, live: str) -> t.Callable[[float], Verdict]:

@@ -23,7 +23,7 @@ Report = t.Callable[[str, str], None]
 
 #: Ports of loopback, of which each app has a block.
 FIRST_PORT, PORTS_PER_APP = 17000, 10
-COMMON = ("image", "domain", "port", "memory_mb", "env")
+COMMON = ("image", "images", "domain", "port", "memory_mb", "env")
 BOUNDS = {"memory_mb": (32, 1048576), "prune_mb": (550, 10000000), "pool_size": (1, 1000), "max_clients": (1, 100000)}
 CLIENT_SECRET_LENGTH = 48
 POSTGRESQL_IMAGE = "postgres:17"
@@ -109,6 +109,12 @@ class Resolver(t.NamedTuple):
             self.report(path, "needs a local database or Redis of the app, whose network it joins")
         image = filled["image"] or file["image"]
         wrong("image", rules.image(image))
+        for service, other in filled["images"].items():
+            here, others = f"images.{service}", list(file["services"])[1:]
+            if service not in others:
+                wrong(here, f"is no other container of {name}; there {'are' if len(others) > 1 else 'is'} {', '.join(others) or 'none'}")
+            else:
+                wrong(here, rules.image(other) if isinstance(other, str) else "must be text")
         for key, (low, high) in BOUNDS.items():
             if filled.get(key) is not None:
                 wrong(key, rules.between(low, high)(filled[key]))
@@ -233,7 +239,7 @@ def site(app: Data, name: str) -> Data:
 def values(app: Data, name: str) -> Data:
     """Return what the data file of a component may name besides secrets."""
     component = app["components"][name]
-    plain = {key: value for key, value in component.items() if key not in ("file", "env", "realm", "port", "domain", "url")}
+    plain = {key: value for key, value in component.items() if key not in ("file", "env", "images", "realm", "port", "domain", "url")}
     found = {
         **plain,
         "app": app["name"],
@@ -365,6 +371,7 @@ def project(app: Data, name: str, secret: t.Callable[[str], str], files: t.Mappi
     services = {}
     for index, (service, told) in enumerate(_shown(file["services"]).items()):
         told = substitute(told, known)
+        told = {**told, "image": component["images"].get(service) or told.get("image")}
         services[service] = _literal(_main(app, component, name, told, shown, bool(kept)) if index == 0 else _service(told))
     whole = project_name(app["name"], name)
     networks: Data = {"default": {"name": whole}}
@@ -407,7 +414,7 @@ def _service(told: Data) -> Data:
 def _main(app: Data, component: Data, name: str, told: Data, shown: t.Mapping[str, str], kept: bool) -> Data:
     """Return the service that the component is known by: the app and the proxy talk to it."""
     memory = f"{component['memory_mb']}m"
-    service = _service({"image": component["image"], "mem_limit": memory, "memswap_limit": memory, **told})
+    service = _service({**told, "image": component["image"], "mem_limit": memory, "memswap_limit": memory})
     if shown or told.get("environment"):
         service["environment"] = {**told.get("environment", {}), **shown}
     if kept:

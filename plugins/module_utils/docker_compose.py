@@ -21,6 +21,15 @@ LABEL = "anchorage.files"
 HUB = "https://index.docker.io/v1/"
 ROUNDS = 20_000
 SETTINGS: dict[str, t.Any] = {"state": "present", "pull": "missing", "wait": True, "wait_timeout_seconds": 120, "remove_orphans": False}
+#: Copies files into a container that was only created, and runs it: its name, its image, where they are and where they go, then the command.
+PROVE = """name=$1 image=$2 source=$3 target=$4
+shift 4
+trap 'docker rm --force --volumes "$name" >/dev/null 2>&1' EXIT
+docker rm --force --volumes "$name" >/dev/null 2>&1
+docker create --pull never --name "$name" --network none --cap-drop ALL --security-opt no-new-privileges "$image" "$@" >/dev/null || exit
+docker cp "$source/." "$name:$target" >/dev/null || exit
+docker start --attach "$name"
+"""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _REGISTRY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -139,13 +148,73 @@ def _file(path: str, content: str, *, mode: str = "0640", secret: bool = False) 
     return {"path": path, "content": content, "owner": "root", "group": "root", "mode": mode, "secret": secret}
 
 
+def _alone(directories: t.Iterable[str], files: t.Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the directories of a project that lie in, or are, one in which nothing but its files may be, and the patterns of what is in their way."""
+    wanted = set()
+    for directory in directories:
+        wanted.add(directory)
+        for path in files:
+            while path.startswith(f"{directory}/"):
+                path = posixpath.dirname(path)
+                wanted.add(path)
+    return sorted(wanted), [f"{path}/*" for path in sorted(wanted)]
+
+
+def _proofs(where: str, name: str, place: str, project: Project) -> list[dict[str, t.Any]]:
+    """Return the commands that must accept the files of a project, each in a container that gets a copy of them: the Engine sees no staged file."""
+    found = []
+    for index, proof in enumerate(project.get("proofs") or []):
+        path = str(proof["path"])
+        if path.startswith("/") or posixpath.normpath(path) != path or path.partition("/")[0] in (".", ".."):
+            _wrong(f"{where}.proofs[{index}].path", f"'{path}' does not lie in the project's directory", "Write a path such as policies.")
+        command = [
+            "sh",
+            "-c",
+            PROVE,
+            "sh",
+            f"anchorage-proof-{name}",
+            str(proof["image"]),
+            f"{place}/{path}",
+            str(proof["target"]),
+            *map(str, proof["command"]),
+        ]
+        found.append({"name": str(proof["name"]), "command": command, "when_changed": [f"{place}/"]})
+    return found
+
+
+def _part(where: str, name: str, place: str, project: Project, files: t.Mapping[str, t.Mapping[str, t.Any]], dump: Dump) -> dict[str, list[t.Any]]:
+    """Return the part of a host that belongs to one project."""
+    main, override = f"{place}/{DEFINITION}", f"{place}/{OVERRIDE}"
+    definition = project.get("definition")
+    services = _services(where, name, definition)
+    marks = labels(name, place, {**t.cast("dict[str, t.Any]", definition), "services": services}, files)
+    directories, strangers = _alone(project.get("exclusive") or [], files)
+    part: dict[str, list[t.Any]] = {
+        "directories": [{"path": place, "mode": "0750"}, *({"path": f"{place}/{path}", "mode": "0755"} for path in directories)],
+        "files": [_file(main, HEADER + dump(definition))],
+        "absent": [f"{place}/{path}" for path in strangers],
+    }
+    part["files"] += [_file(f"{place}/{path}", entry["content"], mode=entry["mode"], secret=entry["secret"]) for path, entry in files.items()]
+    if marks:
+        told = {"services": {service: {"labels": {LABEL: mark}} for service, mark in marks.items()}}
+        part["files"].append(_file(override, HEADER + dump(told)))
+    else:
+        part["absent"].append(override)
+    command = ["docker", "compose", "--project-name", name, "--project-directory", place, "--file", main]
+    command += ["--file", override] if marks else []
+    part["validate"] = [{"name": f"Compose project {name}", "command": [*command, "config", "--quiet"], "when_changed": [f"{place}/"]}]
+    return part
+
+
 def model(projects: t.Iterable[Project], *, directory: str, dump: Dump) -> dict[str, list[t.Any]]:
     """Return the part of a host that belongs to its projects, as host_state takes it, and what becomes of each project.
+
+    What is not required is told apart, each project with its own part of the host, so that it can fail alone.
 
     :arg directory: where each project gets a directory of its own.
     :arg dump: turns a definition into YAML.
     """
-    state: dict[str, list[t.Any]] = {"directories": [], "files": [], "absent": [], "validate": [], "projects": [], "gone": []}
+    state: dict[str, list[t.Any]] = {"directories": [], "files": [], "absent": [], "validate": [], "projects": [], "optional": [], "gone": []}
     names: set[str] = set()
     for index, given in enumerate(projects):
         where = f"docker_compose_projects[{index}]"
@@ -155,26 +224,23 @@ def model(projects: t.Iterable[Project], *, directory: str, dump: Dump) -> dict[
             _wrong(f"{where}.name", f"'{name}' is taken or no name for a project", "Use small letters, digits, dashes and _, each name once.")
         names.add(name)
         place = f"{directory}/{name}"
-        main, override = f"{place}/{DEFINITION}", f"{place}/{OVERRIDE}"
         files = _files(where, project.get("files") or [])
         if project["state"] == "absent":
-            state["gone"].append({"name": name, "directory": place, "paths": [main, override, *(f"{place}/{path}" for path in files)]})
+            paths = [f"{place}/{path}" for path in (DEFINITION, OVERRIDE, *files)]
+            state["gone"].append({"name": name, "directory": place, "paths": paths})
             continue
-        definition = project.get("definition")
-        services = _services(where, name, definition)
-        marks = labels(name, place, {**definition, "services": services}, files)
-        state["directories"].append({"path": place, "mode": "0750"})
-        state["files"].append(_file(main, HEADER + dump(definition)))
-        state["files"] += [_file(f"{place}/{path}", entry["content"], mode=entry["mode"], secret=entry["secret"]) for path, entry in files.items()]
-        if marks:
-            told = {"services": {service: {"labels": {LABEL: mark}} for service, mark in marks.items()}}
-            state["files"].append(_file(override, HEADER + dump(told)))
+        part = _part(where, name, place, project, files, dump)
+        proofs = _proofs(where, name, place, project)
+        entry = {"name": name, "directory": place, **{key: project[key] for key in SETTINGS}}
+        if project.get("required", True):
+            if proofs:
+                _wrong(f"{where}.proofs", "needs an engine that runs already", "Set required to false.")
+            for key, entries in part.items():
+                state[key] += entries
+            state["projects"].append(entry)
         else:
-            state["absent"].append(override)
-        command = ["docker", "compose", "--project-name", name, "--project-directory", place, "--file", main]
-        command += ["--file", override] if marks else []
-        state["validate"].append({"name": f"Compose project {name}", "command": [*command, "config", "--quiet"], "when_changed": [f"{place}/"]})
-        state["projects"].append({"name": name, "directory": place, **{key: project[key] for key in SETTINGS}})
-    if state["directories"]:
+            images = list(dict.fromkeys(str(proof["image"]) for proof in project.get("proofs") or []))
+            state["optional"].append({**entry, **part, "proofs": proofs, "images": images})
+    if state["directories"] or state["optional"]:
         state["directories"].insert(0, {"path": directory, "mode": "0750"})
     return state

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.anchorage.vps.plugins.module_utils import (
     app_health,
     command,
+    compose_probe,
     engine,
     host_manifest,
     host_probe,
@@ -549,3 +550,48 @@ def test_a_look_tells_when_and_how_long(told):
     told += [part("shop")]
     found = look(None, World(), deadline_seconds=1)
     assert found["at"] == pytest.approx(time.time(), abs=5) and found["seconds"] < 1 and len(lines(found)) == 2
+
+
+# ---- components ------------------------------------------------------------------------------------------------------
+
+KEYCLOAK = {
+    "name": "keycloak", "project": "shop-keycloak", "services": {"keycloak": True, "keycloak-db": True}, "severity": "warn",
+    "domain": "auth.shop.test", "tls_mode": "acme", "health_path": "/realms/shop/.well-known/openid-configuration",
+}  # fmt: skip
+POOL = {**KEYCLOAK, "name": "pgbouncer", "project": "shop-pgbouncer", "services": {"pgbouncer": False}, "severity": "fail", "domain": None, "health_path": None}
+
+
+def test_components_are_asked_by_their_projects_and_their_sites(shop, asked):
+    app, _world = shop(components=[KEYCLOAK, POOL])
+    assert [name for name in names(parts_of_app(app)) if name[0].startswith(("shop keycloak", "shop-keycloak", "shop pgbouncer", "shop-pgbouncer"))] == [
+        ("shop keycloak", "processes"),
+        ("shop-keycloak (public)", "site"),
+        ("shop-keycloak certificate", "tls"),
+        ("shop pgbouncer", "processes"),
+    ]
+    (site,) = [part for part in parts_of_app(app) if part.name == "shop-keycloak (public)"]
+    site.ask(1.0)
+    assert asked[-1][1].url == "https://auth.shop.test/realms/shop/.well-known/openid-configuration"
+
+
+def test_they_are_those_that_provisioning_was_told_last(shop):
+    app, _world = shop(live=False, components=[KEYCLOAK])
+    assert ("shop keycloak", "processes") in names(parts_of_app(app)), "also before the first release"
+    old, _world = shop()
+    assert not [name for name, _kind in names(parts_of_app(old)) if "keycloak" in name], "a document of before has none"
+
+
+@pytest.mark.parametrize(("component", "grade"), [(KEYCLOAK, "amber"), (POOL, "red")])
+def test_a_component_that_is_down_is_amber_unless_the_way_to_the_data_leads_through_it(shop, monkeypatch, component, grade):
+    seen = []
+
+    def down(project, wanted, **_more):
+        seen.append((project, [(item.name, item.require_health) for item in wanted.services], wanted.published))
+        return Verdict(False, (Check("engine", OK), Check("service:x", FAIL, cause="ended with code 1", advice="docker logs x")), "down", "x ended with code 1")
+
+    monkeypatch.setattr(compose_probe, "check", down)
+    app, world = shop(components=[component])
+    (part,) = [part for part in parts_of_app(app) if part.name == f"shop {component['name']}"]
+    (told,) = examine([part], deadline_seconds=1.0, world=world)
+    assert (told["grade"], told["healthy"], told["message"]) == (grade, grade == "amber", "x ended with code 1")
+    assert seen == [(component["project"], list(component["services"].items()), [])]

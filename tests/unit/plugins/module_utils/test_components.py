@@ -80,6 +80,10 @@ def contract():
         ({"s3": {"port": 17500}}, "s3.port", "is for a component with a domain"),
         ({"s3": {"domain": "*.example.com"}}, "s3.domain", "is a wildcard"),
         ({"s3": {"domain": "s3.example.com", "port": 443}}, "s3.port", "port 443 belongs to Nginx"),
+        ({"s3": {"images": {"s3": "a:1"}}}, "s3.images.s3", "is no other container of s3; there is s3-keeper"),
+        ({"cerbos": {"policies": "p", "images": {"x": "a:1"}}}, "cerbos.images.x", "is no other container of cerbos; there is none"),
+        ({"s3": {"images": {"s3-keeper": "node"}}}, "s3.images.s3-keeper", "must name a version"),
+        ({"s3": {"images": {"s3-keeper": 1}}}, "s3.images.s3-keeper", "must be text"),
         ({"s3": {"memory_mb": 1}}, "s3.memory_mb", "must lie between 32 and"),
         ({"s3": {"env": {"A B": "1"}}}, "s3.env.A B", "the name of a variable"),
         ({"s3": {"env": {"X_PASSWORD": "changeme"}}}, "s3.env.X_PASSWORD", "is a placeholder"),
@@ -290,9 +294,12 @@ def test_the_key_of_the_app_opens_one_bucket(contract):
 
 def test_a_component_takes_another_image_more_memory_and_variables():
     env = {"KC_LOG_LEVEL": "debug $x", "KC_DB": "other", "SMTP_PASSWORD": RANDOM}
-    contract = contract_of(keycloak={**ALL["keycloak"], "image": "registry.example.com/kc:1", "memory_mb": 2048, "port": 17500, "env": env})
+    contract = contract_of(
+        keycloak={**ALL["keycloak"], "image": "registry.example.com/kc:1", "images": {"keycloak-db": "pg:1"}, "memory_mb": 2048, "port": 17500, "env": env}
+    )
     project = projects(contract)["shop-keycloak"]
     service = project["definition"]["services"]["keycloak"]
+    assert project["definition"]["services"]["keycloak-db"]["image"] == "pg:1"
     assert (service["image"], service["mem_limit"], service["ports"][0]["published"]) == ("registry.example.com/kc:1", "2048m", "17500")
     assert service["environment"]["KC_LOG_LEVEL"] == "debug $$x" and service["environment"]["KC_DB"] == "other"
     assert RANDOM not in json.dumps(project["definition"])

@@ -178,3 +178,60 @@ def test_credentials_that_cannot_be_are_refused_without_the_secret(change, messa
 def test_a_registry_has_one_user():
     with pytest.raises(AnchorageError, match=r"docker_compose_registries\[1\]"):
         credentials([LOGIN, LOGIN])
+
+
+# ---- projects without which the run goes on --------------------------------------------------------------------------
+
+PROOF = {"name": "compile", "image": "box:1", "command": ["compile", "/policies"], "path": "policies", "target": "/policies"}
+BESIDE = {
+    **SHOP,
+    "name": "shop-box",
+    "required": False,
+    "exclusive": ["policies"],
+    "proofs": [PROOF],
+    "files": [{"path": "policies/a/b/one.yaml", "content": "x", "mode": "0644"}, {"path": "box.env", "content": "y"}],
+}
+
+
+def test_what_is_not_required_is_told_apart_with_its_own_part_of_the_host():
+    found = told(SHOP, BESIDE)
+    place = "/etc/anchorage/compose/shop-box"
+    assert [project["name"] for project in found["projects"]] == ["shop"]
+    (project,) = found["optional"]
+    assert not any(place in json.dumps(found[key]) for key in ("files", "directories", "absent", "validate")), "nothing of it can fail with the others"
+    assert {entry["path"] for entry in project["files"]} == {f"{place}/compose.yml", f"{place}/box.env", f"{place}/policies/a/b/one.yaml"}
+    assert (project["state"], project["wait"], project["wait_timeout_seconds"], project["images"]) == ("present", True, 120, ["box:1"])
+    assert told(BESIDE)["directories"] == [{"path": "/etc/anchorage/compose", "mode": "0750"}]
+
+
+def test_what_was_taken_out_of_a_directory_of_its_own_goes():
+    (project,) = told(BESIDE)["optional"]
+    place = "/etc/anchorage/compose/shop-box"
+    inner = [f"{place}/policies", f"{place}/policies/a", f"{place}/policies/a/b"]
+    assert project["directories"] == [{"path": place, "mode": "0750"}, *({"path": path, "mode": "0755"} for path in inner)], "a container's user reads them"
+    assert [path for path in project["absent"] if path.endswith("*")] == [f"{path}/*" for path in inner]
+    assert not [path for path in told({**BESIDE, "exclusive": []})["optional"][0]["absent"] if path.endswith("*")]
+
+
+def test_its_files_are_judged_in_a_container_that_gets_a_copy():
+    (proof,) = told(BESIDE)["optional"][0]["proofs"]
+    assert proof["name"] == "compile" and proof["when_changed"] == ["/etc/anchorage/compose/shop-box/"]
+    words = ["sh", "anchorage-proof-shop-box", "box:1", "/etc/anchorage/compose/shop-box/policies", "/policies", "compile", "/policies"]
+    assert proof["command"][:2] == ["sh", "-c"] and proof["command"][3:] == words
+    assert "--network none" in proof["command"][2] and "--pull never" in proof["command"][2]
+
+
+@pytest.mark.parametrize(
+    ("project", "says"),
+    [
+        ({**BESIDE, "required": True}, r"docker_compose_projects\[0\]\.proofs needs an engine that runs already"),
+        ({**BESIDE, "proofs": [{**PROOF, "path": "../x"}]}, r"proofs\[0\]\.path '\.\./x' does not lie"),
+    ],
+)
+def test_a_proof_that_cannot_be_is_refused(project, says):
+    with pytest.raises(AnchorageError, match=says):
+        told(project)
+
+
+def test_one_that_is_to_go_goes_like_the_others():
+    assert told({**BESIDE, "state": "absent"})["gone"][0]["name"] == "shop-box"
