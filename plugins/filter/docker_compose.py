@@ -17,10 +17,10 @@ from ..module_utils.errors import AnchorageError
 dump = functools.partial(yaml.safe_dump, sort_keys=False, default_flow_style=False, allow_unicode=True, width=160)
 
 
-def docker_compose_model(projects: t.Any, *, directory: str) -> dict[str, list[t.Any]]:
+def docker_compose_model(projects: t.Any, *, directory: str, prover: str) -> dict[str, list[t.Any]]:
     """Resolve projects for host_state."""
     try:
-        return model(projects, directory=directory, dump=dump)
+        return model(projects, directory=directory, prover=prover, dump=dump)
     except AnchorageError as error:
         raise AnsibleFilterError(error.text()) from None
 

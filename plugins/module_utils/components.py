@@ -359,8 +359,9 @@ def project(app: Data, name: str, secret: t.Callable[[str], str], files: t.Mappi
     component = app["components"][name]
     file, known, private = component["file"], values(app, name), hidden(app, name, secret)
     texts = {path: str(substitute(text, {**known, **private})) for path, text in file.get("files", {}).items()}
-    texts.update(file.get("scripts", {}))
-    texts.update({f"{file['directory']}/{path}": text for path, text in files.items()} if file.get("directory") else {})
+    public = {path for path, text in file.get("files", {}).items() if not set(private) & set(_PLACEHOLDER.findall(text))}
+    brought = {**file.get("scripts", {}), **({f"{file['directory']}/{path}": text for path, text in files.items()} if file.get("directory") else {})}
+    texts.update(brought)
     shown = {key: text for key, text in component["env"].items() if key not in rules.secrets_in(component["env"])}
     kept = {
         **substitute(file.get("secret_environment", {}), {**known, **private}),
@@ -382,7 +383,7 @@ def project(app: Data, name: str, secret: t.Callable[[str], str], files: t.Mappi
         "name": whole,
         "definition": {"name": whole, "services": services, "networks": networks, "volumes": file["volumes"]},
         # Each is read by a user of its container; on the host, the directory is for root alone.
-        "files": [{"path": path, "content": text, "mode": "0644"} for path, text in texts.items()],
+        "files": [{"path": path, "content": text, "mode": "0644", "secret": path not in {*public, *brought}} for path, text in texts.items()],
         "required": False,
         "wait_timeout_seconds": file.get("wait_seconds", 180),
         "exclusive": [file["directory"]] if file.get("directory") else [],

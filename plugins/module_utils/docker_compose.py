@@ -21,15 +21,6 @@ LABEL = "anchorage.files"
 HUB = "https://index.docker.io/v1/"
 ROUNDS = 20_000
 SETTINGS: dict[str, t.Any] = {"state": "present", "pull": "missing", "wait": True, "wait_timeout_seconds": 120, "remove_orphans": False}
-#: Copies files into a container that was only created, and runs it: its name, its image, where they are and where they go, then the command.
-PROVE = """name=$1 image=$2 source=$3 target=$4
-shift 4
-trap 'docker rm --force --volumes "$name" >/dev/null 2>&1' EXIT
-docker rm --force --volumes "$name" >/dev/null 2>&1
-docker create --pull never --name "$name" --network none --cap-drop ALL --security-opt no-new-privileges "$image" "$@" >/dev/null || exit
-docker cp "$source/." "$name:$target" >/dev/null || exit
-docker start --attach "$name"
-"""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}")
 _REGISTRY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?")
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -160,24 +151,14 @@ def _alone(directories: t.Iterable[str], files: t.Iterable[str]) -> tuple[list[s
     return sorted(wanted), [f"{path}/*" for path in sorted(wanted)]
 
 
-def _proofs(where: str, name: str, place: str, project: Project) -> list[dict[str, t.Any]]:
+def _proofs(where: str, name: str, place: str, project: Project, prover: str) -> list[dict[str, t.Any]]:
     """Return the commands that must accept the files of a project, each in a container that gets a copy of them: the Engine sees no staged file."""
     found = []
     for index, proof in enumerate(project.get("proofs") or []):
         path = str(proof["path"])
         if path.startswith("/") or posixpath.normpath(path) != path or path.partition("/")[0] in (".", ".."):
             _wrong(f"{where}.proofs[{index}].path", f"'{path}' does not lie in the project's directory", "Write a path such as policies.")
-        command = [
-            "sh",
-            "-c",
-            PROVE,
-            "sh",
-            f"anchorage-proof-{name}",
-            str(proof["image"]),
-            f"{place}/{path}",
-            str(proof["target"]),
-            *map(str, proof["command"]),
-        ]
+        command = [prover, f"anchorage-proof-{name}", str(proof["image"]), f"{place}/{path}", str(proof["target"]), *map(str, proof["command"])]
         found.append({"name": str(proof["name"]), "command": command, "when_changed": [f"{place}/"]})
     return found
 
@@ -206,12 +187,13 @@ def _part(where: str, name: str, place: str, project: Project, files: t.Mapping[
     return part
 
 
-def model(projects: t.Iterable[Project], *, directory: str, dump: Dump) -> dict[str, list[t.Any]]:
+def model(projects: t.Iterable[Project], *, directory: str, prover: str, dump: Dump) -> dict[str, list[t.Any]]:
     """Return the part of a host that belongs to its projects, as host_state takes it, and what becomes of each project.
 
     What is not required is told apart, each project with its own part of the host, so that it can fail alone.
 
     :arg directory: where each project gets a directory of its own.
+    :arg prover: the program that runs a command in a container that gets a copy of files.
     :arg dump: turns a definition into YAML.
     """
     state: dict[str, list[t.Any]] = {"directories": [], "files": [], "absent": [], "validate": [], "projects": [], "optional": [], "gone": []}
@@ -230,7 +212,7 @@ def model(projects: t.Iterable[Project], *, directory: str, dump: Dump) -> dict[
             state["gone"].append({"name": name, "directory": place, "paths": paths})
             continue
         part = _part(where, name, place, project, files, dump)
-        proofs = _proofs(where, name, place, project)
+        proofs = _proofs(where, name, place, project, prover)
         entry = {"name": name, "directory": place, **{key: project[key] for key in SETTINGS}}
         if project.get("required", True):
             if proofs:

@@ -9,6 +9,7 @@ Entries and what lies on disk are compared the same way on the way in (reading) 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import grp
@@ -308,7 +309,14 @@ class Transaction:
     def _set_aside(self, path: str) -> None:
         real, kept = self.tree.real(path), self.tree.real(staged_name(path, OLD))
         if os.path.lexists(real):
-            os.rename(real, kept)
+            try:
+                os.rename(real, kept)
+            except OSError as error:
+                # An overlay renames no directory of the layer below it, and a tree of overlays is thrown away.
+                if error.errno != errno.EXDEV or not self.lenient:
+                    raise
+                shutil.rmtree(real)
+                return
             self._back.append(lambda: os.rename(kept, real))
             self._kept.append(kept)
             self._directories.add(os.path.dirname(real))

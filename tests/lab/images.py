@@ -21,6 +21,13 @@ WORLD = pathlib.Path(__file__).parent / "world"
 CONTAINERS = pathlib.Path(__file__).parent / "containers"
 #: Stand-ins for the images of a Compose app, by their target in the recipe.
 STAND_INS = {"node": "lab/node:20", "postgres": "lab/postgres:17", "redis": "lab/redis:8"}
+COMPONENTS = pathlib.Path(__file__).parent / "components"
+#: Stand-ins for the images of components, by their target in the recipe.
+COMPONENT_STAND_INS = {
+    "keycloak": "lab/keycloak:1", "cerbos": "lab/cerbos:1", "s3": "lab/s3:1", "btcpay": "lab/btcpay:1", "nbxplorer": "lab/nbxplorer:1",
+    "bitcoin": "lab/bitcoin:1", "pgbouncer": "lab/pgbouncer:1",
+}  # fmt: skip
+COMPOSE = "lab/compose:2"
 MACHINE_CA = pathlib.Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "openssh-server", "python3", "sudo", "ca-certificates", "iproute2", "procps",
@@ -109,9 +116,22 @@ def ensure_stand_ins() -> list[str]:
     return [*STAND_INS.values()]
 
 
+def ensure_component_stand_ins() -> list[str]:
+    """Return the names of the stand-ins for the images of components; made where they are missing, with a Compose 2 that needs no plugin here."""
+    start = engine.inspect("image", ensure_stand_ins()[0])[0]["Id"]
+    mark = f"anchorage-lab-components:{recipe_digest(COMPONENTS, start)}"
+    wanted = {**COMPONENT_STAND_INS, "compose": COMPOSE}
+    if not engine.answers("image", "inspect", mark, *wanted.values()):
+        say(f"making {', '.join(wanted.values())}")
+        for target, name in wanted.items():
+            engine.docker("build", "--quiet", f"--build-arg=NODE={STAND_INS['node']}", f"--target={target}", "--tag", name, str(COMPONENTS))
+        engine.docker("tag", COMPOSE, mark)
+    return [*COMPONENT_STAND_INS.values()]
+
+
 def give(container: str) -> None:
     """Leave with a host that has the stand-ins, as if a registry had given them. The Engine comes with them; its settings do not."""
-    wanted = ensure_stand_ins()
+    wanted = [*ensure_stand_ins(), *ensure_component_stand_ins()]
     if engine.answers("exec", container, "docker", "image", "inspect", *wanted):
         return
     # Some settings of the kernel are read-only in a host that is a container itself.

@@ -44,19 +44,19 @@ def guard(*ports):
 
 def test_a_definition_survives_the_way_into_yaml():
     definition = {"services": {"web": {"image": "w:1", "ports": ["22:22"], "environment": {"A": "yes", "B": "0644", "C": "é: #", "D": "x" * 300}, "tty": True}}}
-    files = docker_compose_model([{"name": "shop", "definition": definition}], directory="/x")["files"]
+    files = docker_compose_model([{"name": "shop", "definition": definition}], directory="/x", prover="/p")["files"]
     assert yaml.safe_load(files[0]["content"]) == definition
     assert files[0]["content"].startswith("# Managed by anchorage.vps.docker_compose\nservices:\n")
 
 
 def test_what_ansible_has_tagged_can_be_written():
     given = rendered("{{ [{'name': 'shop', 'definition': {'services': {'web': {'image': name, 'cpus': 0.5, 'init': true}}}}] }}", name="web:1")
-    assert "image: web:1" in docker_compose_model(given, directory="/x")["files"][0]["content"]
+    assert "image: web:1" in docker_compose_model(given, directory="/x", prover="/p")["files"][0]["content"]
 
 
 def test_a_refusal_is_one_sentence_for_people():
     with pytest.raises(AnsibleError, match=r"docker_compose_projects\[0\]\.definition of project shop has no services\. Next: "):
-        docker_compose_model([{"name": "shop"}], directory="/x")
+        docker_compose_model([{"name": "shop"}], directory="/x", prover="/p")
     with pytest.raises(AnsibleError, match=r"docker_compose_registries\[0\]\.password is empty"):
         docker_credentials([{"registry": "r.example.com", "username": "u", "password": ""}])
 
@@ -129,3 +129,9 @@ def test_both_firewalls_know_the_same_mark():
 def test_settings_are_json_on_the_disk():
     content = rendered("{{ __docker_compose_files }}")[0]["content"]
     assert json.loads(content)["live-restore"] is True
+
+
+def test_the_program_that_proves_is_there_where_somebody_needs_it():
+    paths = [entry["path"] for entry in rendered("{{ __docker_compose_files }}")]
+    proved = rendered("{{ __docker_compose_files }}", docker_compose_projects=[{"name": "a"}, {"name": "b", "proofs": [{"name": "x"}]}])
+    assert [entry["path"] for entry in proved if entry["path"] not in paths] == ["/usr/local/lib/anchorage/docker-prove"]

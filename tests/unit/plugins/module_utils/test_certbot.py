@@ -158,6 +158,22 @@ def test_one_refusal_holds_no_other_certificate_back(world: FakeWorld) -> None:
     assert "shop.test" in world.presented
 
 
+def test_what_is_not_required_is_told_and_fails_nothing(world: FakeWorld) -> None:
+    world.authority = lambda argv: Completed(1, "", REFUSAL) if "bad" in argv else world.issue(argv)
+    told = converge(world, certbot.Wanted("bad", ("bad.test",), required=False), SHOP)
+    assert len(told["warned"]) == 1 and told["warned"][0].startswith("No certificate for bad")
+    assert told["certificates"][1]["action"] and "shop.test" in world.presented
+    assert converge(world, SHOP)["warned"] == []
+
+
+def test_a_certificate_is_required_unless_it_says_otherwise() -> None:
+    given = [{"name": "shop", "domains": ["a.test"]}, {"name": "auth", "domains": ["b.test"], "required": False}]
+    resolved = certbot.resolve_certificates(given)
+    assert [wanted.required for wanted in certbot.wanted_from(resolved)] == [True, False] and "required" not in resolved[0]
+    with pytest.raises(AnchorageError, match=r"certbot_certificates\[shop\]\.required must be true or false"):
+        certbot.resolve_certificates([{**given[0], "required": "no"}])
+
+
 def test_a_certificate_that_is_not_served_is_deployed_again_without_a_new_issue(world: FakeWorld) -> None:
     converge(world, SHOP)
     world.presented["shop.test"] = b"other"

@@ -220,6 +220,8 @@ def test_no_secret_is_in_a_definition_and_every_generated_one_is_somewhere(contr
     assert [name for name, value in secrets.items() if value in told] == []
     assert [name for name, value in secrets.items() if name.partition("_")[0] in ALL and value not in files] == []
     assert {file["mode"] for project in found.values() for file in project["files"]} == {"0644"}
+    plain = [file["content"] for project in found.values() for file in project["files"] if file.get("secret") is False]
+    assert len(plain) == 5 and not any(value in text for value in secrets.values() for text in plain), "only such a file is in a diff"
 
 
 def test_keycloak_runs_as_in_production_with_a_database_of_its_own(contract):

@@ -21,7 +21,7 @@ LOGIN = {"registry": "registry.example.com:5000", "username": "shop", "password"
 
 
 def told(*projects):
-    return model(projects, directory="/etc/anchorage/compose", dump=json.dumps)
+    return model(projects, directory="/etc/anchorage/compose", prover="/prove", dump=json.dumps)
 
 
 def files(*projects):
@@ -216,9 +216,8 @@ def test_what_was_taken_out_of_a_directory_of_its_own_goes():
 def test_its_files_are_judged_in_a_container_that_gets_a_copy():
     (proof,) = told(BESIDE)["optional"][0]["proofs"]
     assert proof["name"] == "compile" and proof["when_changed"] == ["/etc/anchorage/compose/shop-box/"]
-    words = ["sh", "anchorage-proof-shop-box", "box:1", "/etc/anchorage/compose/shop-box/policies", "/policies", "compile", "/policies"]
-    assert proof["command"][:2] == ["sh", "-c"] and proof["command"][3:] == words
-    assert "--network none" in proof["command"][2] and "--pull never" in proof["command"][2]
+    words = ["anchorage-proof-shop-box", "box:1", "/etc/anchorage/compose/shop-box/policies", "/policies", "compile", "/policies"]
+    assert proof["command"] == ["/prove", *words]
 
 
 @pytest.mark.parametrize(

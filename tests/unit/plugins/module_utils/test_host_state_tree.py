@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import errno
 import grp
 import hashlib
 import os
@@ -175,6 +176,26 @@ def test_a_tree_that_is_thrown_away_takes_missing_owners(tree):
     transaction.prepare(entries, {"/etc/x": b"x"})
     transaction.install(entries)
     assert tree.text("/etc/x") == "x"
+
+
+@pytest.mark.parametrize("lenient", [True, False])
+def test_a_directory_that_cannot_be_renamed_goes_only_where_all_is_thrown_away(tree, monkeypatch, lenient):
+    """An overlay answers so for each directory of the layer below it."""
+
+    def rename(old, new):
+        raise OSError(errno.EXDEV, "Invalid cross-device link", old)
+
+    monkeypatch.setattr(os, "rename", rename)
+    transaction = Transaction(tree, lenient=lenient)
+    entries = [{"kind": "absent", "path": "/etc/nginx", "secret": False}]
+    transaction.prepare(entries, {})
+    if lenient:
+        transaction.install(entries)
+        assert not os.path.exists(tree.real("/etc/nginx"))
+    else:
+        with pytest.raises(OSError, match="cross-device"):
+            transaction.install(entries)
+        assert os.path.exists(tree.real("/etc/nginx"))
 
 
 def test_a_link_in_a_home_is_not_followed_as_root(tree):
