@@ -60,7 +60,7 @@ class Club:
 
     def ask(self, path: str) -> dict:
         """Ask the site as a customer does, over https."""
-        context = ssl.create_default_context(cafile=yaml.safe_load(self.apps.hosts.read_text())["all"]["vars"]["lab_acme_root_file"])
+        context = ssl.create_default_context(cafile=yaml.safe_load(self.apps.hosts.read_text())["all"]["children"]["lab"]["vars"]["lab_acme_root_file"])
         connection = http.client.HTTPSConnection("127.0.0.1", int(self.host.facts["lab_ports"]["443"]), timeout=10, context=context)
         connection.sock = context.wrap_socket(socket.create_connection((connection.host, connection.port), timeout=10), server_hostname=NAME)
         connection.request("GET", path, headers={"Host": NAME})
