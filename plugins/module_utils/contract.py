@@ -690,6 +690,9 @@ class _App:
             options=self.spec["contract_component"]["options"],
             report=self.report,
         ).resolve(given)
+        for name in found:
+            if name in app["processes"]:
+                self.wrong(f"components.{name}", "has the name of a process, and both would be found by it inside; give the process another name")
         if any(component["domain"] for component in found.values()) and set(hosts) != {place["name"] for place in self.places["proxy"]}:
             self.wrong("components", "with a domain are for an app on the host that is its own proxy; let the app's hosts name that one")
         return found

@@ -110,6 +110,7 @@ def test_a_contract_is_cheap():
     """It is resolved for every variable of every host, so a second read of the files would be felt."""
     assert plugin.load_spec() is plugin.load_spec()
     assert plugin.load_presets() is plugin.load_presets()
+    assert plugin.load_components() is plugin.load_components()
 
 
 @pytest.mark.parametrize(("apps", "names"), [({"shop": {}, "blog": 1}, ["shop", "blog"]), ({}, []), ("shop", []), (None, [])])

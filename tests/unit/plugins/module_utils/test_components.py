@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 
 from ansible_collections.anchorage.vps.plugins.filter.contract import load_components
 from ansible_collections.anchorage.vps.plugins.module_utils import components, compose_views, release_plan
@@ -16,8 +18,9 @@ from ansible_collections.anchorage.vps.plugins.module_utils.contract import Cont
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.masking import secrets_of
 
-from .contract_samples import FLEET, RANDOM, SHOP, WEB, changed, resolved
+from .contract_samples import FLEET, RANDOM, ROLE, SHOP, WEB, changed, resolved
 
+ROLES = ROLE.parent
 ALL = {
     "s3": {},
     "keycloak": {"domain": "auth.example.com", "realm": {"name": "cityos"}},
@@ -132,6 +135,11 @@ def test_what_two_would_share_is_refused():
     assert found["web.domain"] == "auth.example.com is already the domain of apps.shop.components.keycloak"
     assert found["web.processes.web.port"].startswith("port 17000 on vps is already taken by apps.shop.components.s3")
     assert "has the name that apps.shop-s3 has already" in wrong(beside(s3={}), **{"shop-s3": WEB})["shop.components.s3"]
+
+
+def test_a_process_of_the_same_name_is_refused():
+    app = changed(beside(s3={}), processes={"s3": {"command": ["node", "s3.js"]}})
+    assert wrong(app)["shop.components.s3"].startswith("has the name of a process")
 
 
 def test_a_domain_is_served_by_the_hosts_own_proxy():
@@ -386,6 +394,19 @@ def test_the_host_is_told_what_to_ask_and_no_secret(contract):
     }  # fmt: skip
     assert {name: component["severity"] for name, component in told.items() if component["severity"] != "warn"} == {"pgbouncer": "fail"}
     assert not any(secret in json.dumps(document_of(contract)["components"]) for secret in secrets_for(contract)["shop"].values())
+
+
+def test_each_role_takes_what_it_is_given(contract):
+    given = {
+        "docker_compose_projects": list(projects(contract).values()),
+        "nginx_sites": views.nginx_sites(contract, "vps"),
+        "certbot_certificates": views.certbot_certificates(contract, "vps"),
+    }
+    for variable, value in given.items():
+        role = variable.rpartition("_")[0]
+        specs = yaml.safe_load((ROLES / role / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))["argument_specs"]
+        result = ArgumentSpecValidator({variable: specs["main"]["options"][variable]}).validate({variable: value})
+        assert result.error_messages == [], variable
 
 
 def test_an_app_without_components_is_told_of_none():
