@@ -42,8 +42,10 @@ CACHES = {"npm": "/root/.npm", "yarn": "/root/.yarn/berry/cache", "pnpm": "/root
 #: What a build prints that ended well and left nothing.
 NO_OUTPUT = "anchorage: the build left no output"
 
-#: What the Engine's client says of a command that failed, and the variables that stand before its words.
-PROCESS = re.compile(r'process "/bin/sh -c (?P<command>.*)" did not complete successfully: exit code: (?P<code>\d+)')
+#: What the Engine's client says of a command that failed (an Engine before 23 in other words), and the variables that stand before its words.
+PROCESS = re.compile(
+    r'(?:process "/bin/sh -c (?P<command>.*)" did not complete successfully|executor failed running \[/bin/sh -c (?P<older>.*)\]): exit code: (?P<code>\d+)'
+)
 VARIABLE = re.compile(r"(?:NODE_EXTRA_CA_CERTS|npm_config_cafile)=")
 
 #: Certificates of the host's own authority, for one command only: in no layer.
@@ -109,7 +111,7 @@ def failure(lines: t.Sequence[str]) -> Failure | None:
     found = next((match for line in reversed(lines) for match in [PROCESS.search(line)] if match), None)
     if found is None:
         return None
-    words = found["command"].split()
+    words = (found["command"] or found["older"]).split()
     while words and VARIABLE.match(words[0]):
         del words[0]
     # By the command and not by what it prints: around the line that failed, the Engine shows the lines of the Dockerfile.

@@ -183,10 +183,14 @@ ENDED = 'ERROR: failed to solve: process "/bin/sh -c NODE_EXTRA_CA_CERTS=/run/se
             [ENDED.format(f"test -d x || {{ echo '{dockerfile.NO_OUTPUT}'; }}", 1)],
             dockerfile.Failure(f"test -d x || {{ echo '{dockerfile.NO_OUTPUT}'; }}", 1, True),
         ),
+        (
+            ["failed to solve: executor failed running [/bin/sh -c npm_config_cafile=/run/secrets/extra_ca node build.js]: exit code: 1"],
+            dockerfile.Failure("node build.js", 1, False),
+        ),
         (["ERROR: failed to solve: node:22: failed to resolve source metadata"], None),
         ([], None),
     ],
-    ids=["a command", "no output", "no base", "silence"],
+    ids=["a command", "no output", "an old Engine", "no base", "silence"],
 )
 def test_it_is_said_which_command_of_a_build_failed(lines, wanted):
     assert dockerfile.failure(lines) == wanted
