@@ -12,7 +12,7 @@ from . import components
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
 from .errors import AnchorageError
-from .runtime import COMPOSE
+from .runtime import COMPOSE, CONTROLLER
 
 Data = dict[str, t.Any]
 Report = t.Callable[[str, str], None]
@@ -283,6 +283,8 @@ class _App:
         for key in rules.secrets_in(app["build"]["env"]):
             self.wrong(f"build.env.{key}", "is a secret, and a build in containers prints its lines where it fails; bring an image that was built elsewhere")
         brought = image["dockerfile"] is not None or (app["source"] or {}).get("image") is not None
+        if image["build_on"] == CONTROLLER:
+            self.wrong("image.build_on", rules.built_on_controller(app["source"] or {}))
         self.wrong("image.directory", rules.image_directory(image["directory"]))
         if given.get("directory") is not None and not brought:
             self.wrong("image.directory", "belongs to image.dockerfile or source.image; where nothing is brought, the app lies in /app")

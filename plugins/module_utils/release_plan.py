@@ -13,7 +13,7 @@ import urllib.parse
 
 from .errors import AnchorageError
 from .layout import SLOTS, Layout
-from .runtime import PM2, name_of
+from .runtime import CONTROLLER, PM2, name_of
 
 LOCK_FILES = {
     "npm": ("package-lock.json", "npm-shrinkwrap.json"),
@@ -26,6 +26,20 @@ LOCK_FILES = {
 SERVICES = {"DATABASE_URL": "database_url", "REDIS_URL": "redis_url", "REDIS_CACHE_URL": "redis_cache_url"}
 
 RUNTIME_KEYS = ("name", "command", "public", "instances", "slots", "memory_mb", "env", "overlap", "stop_seconds")
+
+
+#: What the kernel calls a machine, and what images say of it where that is another word.
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "i686": "386"}
+
+
+def image_platform(machine: str) -> str:
+    """Return the platform of the images that run on a machine."""
+    return f"linux/{MACHINES.get(machine, machine)}"
+
+
+def built_elsewhere(document: dict[str, t.Any]) -> bool:
+    """Tell whether the controller builds the image of an app; documents from before there was a choice say nothing."""
+    return (document.get("image") or {}).get("build_on") == CONTROLLER
 
 
 def digest(value: t.Any, *, length: int = 12) -> str:
@@ -41,7 +55,8 @@ def build_inputs(document: dict[str, t.Any], source_id: str) -> dict[str, t.Any]
         "package_manager": document["package_manager"],
         "build": {key: document["build"].get(key) for key in ("command", "env", "output", "directories")},
         "shared": document["shared"],
-        **({"image": document["image"]} if document.get("image") else {}),
+        # Where it is built is no part of what is built.
+        **({"image": {key: value for key, value in document["image"].items() if key != "build_on"}} if document.get("image") else {}),
     }
 
 

@@ -17,6 +17,9 @@ Data = dict[str, t.Any]
 
 PM2, COMPOSE = "pm2", "compose"
 
+#: Who builds an image, where it is not the host itself.
+CONTROLLER = "controller"
+
 
 def name_of(document: Data) -> str:
     """Return the runtime of a document; those that were written before there was a choice name none."""

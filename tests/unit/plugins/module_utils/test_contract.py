@@ -83,6 +83,21 @@ BAD = [
         "apps.shop.image.build_args.NPM_TOKEN",
         "would stay in the image's history",
     ),
+    ("controller without containers", shop(image={"build_on": "controller"}), "apps.shop.image.build_on", "belongs to runtime compose, not to pm2"),
+    ("controller without a checkout", docked(build_on="controller"), "apps.shop.image.build_on", "of source.repo the controller has no checkout; build in"),
+    (
+        "controller for what is built",
+        shop(runtime="compose", source={"image": "acme/shop", "digest": f"sha256:{SHA256}"}, image={"build_on": "controller"}),
+        "apps.shop.image.build_on",
+        "controller has nothing to build, since source.image is built already",
+    ),
+    (
+        "controller for an archive that the host fetches",
+        shop(runtime="compose", source={"archive": "https://x.example.com/a.tgz", "sha256": SHA256}, image={"build_on": "controller"}),
+        "apps.shop.image.build_on",
+        "source.archive is an address that the host fetches; build in your CI",
+    ),
+    ("built by nobody", docked(build_on="laptop"), "apps.shop.image.build_on", "must be one of host, controller"),
     ("Dockerfile outside", shop(runtime="compose", image={"dockerfile": "../Dockerfile"}), "apps.shop.image.dockerfile", ""),
     ("no directory of its own", docked(directory="/"), "apps.shop.image.directory", "must be an absolute path below /"),
     ("directory that Compose would read", docked(directory="/srv/$HOME"), "apps.shop.image.directory", "must be an absolute path below /"),
@@ -814,6 +829,13 @@ def test_without_tls_the_address_is_plain_http(off):
 def test_a_wildcard_is_welcome_with_the_dns_challenge():
     app = resolved(shop(domain=..., domains=["example.com", "*.example.com"], tls={"challenge": "dns"}))["apps"]["shop"]
     assert (app["url"], app["domains"]) == ("https://example.com", ["example.com", "*.example.com"])
+
+
+@pytest.mark.parametrize("source", [{"path": "../shop"}, {"archive": "shop.tgz", "sha256": SHA256}], ids=["directory", "archive"])
+def test_the_controller_builds_what_lies_there(source):
+    app = resolved(shop(runtime="compose", source=source, image={"build_on": "controller"}))["apps"]["shop"]
+    assert app["image"]["build_on"] == "controller"
+    assert resolved(shop(runtime="compose", source=source))["apps"]["shop"]["image"]["build_on"] == "host"
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,23 @@ def test_what_differs_between_hosts_or_only_concerns_the_deploy_does_not(parts):
     assert plan.release_id(changed(**parts), "abc") == plan.release_id(DOCUMENT, "abc")
 
 
+def test_where_an_image_is_built_is_no_part_of_its_release():
+    image = {"base": "node:22", "dockerfile": None, "build_args": {}, "directory": "/app", "read_only": True}
+    before = changed(runtime="compose", image=image)
+    for place in ("host", "controller"):
+        now = changed(runtime="compose", image={**image, "build_on": place})
+        assert plan.release_id(now, "abc") == plan.release_id(before, "abc") and plan.tree_id(now, "abc", "") == plan.tree_id(before, "abc", "")
+        assert plan.built_elsewhere(now) is (place == "controller")
+    assert not plan.built_elsewhere(before) and not plan.built_elsewhere(DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("machine", "platform"), [("x86_64", "linux/amd64"), ("aarch64", "linux/arm64"), ("armv7l", "linux/arm/v7"), ("riscv64", "linux/riscv64")]
+)
+def test_a_machine_has_a_platform(machine, platform):
+    assert plan.image_platform(machine) == platform
+
+
 def test_another_node_is_another_tree_of_the_same_release():
     assert plan.tree_id(DOCUMENT, "abc", "20.19.2") != plan.tree_id(DOCUMENT, "abc", "22.12.0")
 
