@@ -17,13 +17,18 @@ import shlex
 import time
 import typing as t
 
+from ansible import constants as C
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.anchorage.vps.plugins.module_utils import source_tree
+from ansible_collections.anchorage.vps.plugins.module_utils.app import Log
+from ansible_collections.anchorage.vps.plugins.module_utils.controller_image import ControllerImage, take
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import ARRIVING
+from ansible_collections.anchorage.vps.plugins.module_utils.room import MIB
+from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 MODULE = "anchorage.vps.release_step"
 
@@ -44,6 +49,21 @@ def receive(path: str, data: bytes) -> str:
     """Return the shell command that takes these very bytes from its input and writes them to a path, or nothing."""
     directory, name = posixpath.split(path)
     return RECEIVE.format(arriving=ARRIVING, directory=shlex.quote(directory), name=shlex.quote(name), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _living(name: str, plan: dict[str, t.Any]) -> str:
+    return f"{name} release {plan['live']} in slot {plan['slot']}" if plan.get("live") else f"{name} has no live release on this host"
+
+
+def _not_whole(what: str, name: str, plan: dict[str, t.Any], how_much: str, done: dict[str, t.Any]) -> AnchorageError:
+    """Return why something that was sent is not there."""
+    place, said = posixpath.dirname(plan["incoming"]), done["stderr"].strip()[-300:] or "the connection broke"
+    return AnchorageError(
+        f"The {what} of {name} did not reach this host whole ({how_much}): {said}.",
+        what=f"the way of the {what} to the host",
+        live=_living(name, plan),
+        next_step=f"Make room there if it is full (df -h {place}; df -i {place}), then run deploy.yml again.",
+    )
 
 
 def owner() -> str:
@@ -160,6 +180,8 @@ class ActionModule(ActionBase):
             args["documents"] = [document]
         if step == "stage" and plan.get("source_needed") and source is not None:
             self._send(name, source[1], plan)
+        if step == "stage" and plan.get("image_needed") and source is not None and document is not None:
+            self._send_image(name, source, plan, json.loads(document))
         answer = self._ask(args)
         log = answer["log"]
         self._print(name, answer["lines"])
@@ -196,13 +218,29 @@ class ActionModule(ActionBase):
             data = packed.getvalue()
         done = self._low_level_execute_command(receive(plan["incoming"], data), in_data=data)
         if done["rc"] != 0:
-            place, said = posixpath.dirname(plan["incoming"]), done["stderr"].strip()[-300:] or "the connection broke"
-            raise AnchorageError(
-                f"The source of {name} did not reach this host whole ({len(data)} bytes for {place}): {said}.",
-                what="the way of the source to the host",
-                live=f"{name} release {plan['live']} in slot {plan['slot']}" if plan.get("live") else f"{name} has no live release on this host",
-                next_step=f"Make room there if it is full (df -h {place}; df -i {place}), then run deploy.yml again.",
-            )
+            raise _not_whole("source", name, plan, f"{len(data)} bytes for {posixpath.dirname(plan['incoming'])}", done)
+
+    def _send_image(self, name: str, source: tuple[str, str], plan: dict[str, t.Any], document: dict[str, t.Any]) -> None:
+        """Let the controller's Docker build an image, and put it where the host looks for it, piece by piece: a connection takes bytes, and no stream."""
+        log, scratch = Log(lambda line: self._print(name, [line])), C.DEFAULT_LOCAL_TMP
+        path, sent = plan["image_incoming"], 0
+        place, part = posixpath.dirname(path), f"{ARRIVING}image.{os.urandom(4).hex()}"
+        try:
+            image = ControllerImage(document, source[0], str(plan["image_platform"]), World(), log, shared=os.path.dirname(scratch), scratch=scratch)
+            room: int | None = image.make(source[1])
+            began = time.monotonic()
+            for piece, sha256 in image.packed():
+                sent += len(piece)
+                done = self._low_level_execute_command(take(path, part, size=sent, room=room, sha256=sha256), in_data=piece)
+                if done["rc"] != 0:
+                    raise _not_whole("image", name, plan, f"{sent} bytes for {place}", done)
+                room = None
+        except AnchorageError as error:
+            error.live = error.live or _living(name, plan)
+            if sent:
+                self._low_level_execute_command(f"rm -f {shlex.quote(posixpath.join(place, part))}")
+            raise
+        log.say(f"{name}: sent the image in {time.monotonic() - began:.0f} s ({sent / MIB:.0f} MiB)")
 
     def _print(self, name: str, lines: list[str]) -> None:
         host = self._vars.get("inventory_hostname", "")

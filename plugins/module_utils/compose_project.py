@@ -50,6 +50,16 @@ def repository(app: str) -> str:
     return f"anchorage/{app}"
 
 
+def delivered_repository(app: str) -> str:
+    """Return the name under which the controller's Engine knows an app's images: another one, since it may be a host's Engine, too."""
+    return f"anchorage-controller/{app}"
+
+
+def delivered(app: str, tree: str, platform: str) -> str:
+    """Return the name of an image that the controller has built for a platform."""
+    return f"{delivered_repository(app)}:{tree}-{platform.partition('/')[2].replace('/', '-')}"
+
+
 def service_name(instance: Instance, release: str) -> str:
     """Return the name of an instance's service: with the release in it, so that no name ever means two releases."""
     suffix = f"-{instance.number + 1}" if instance.process["instances"] > 1 else ""

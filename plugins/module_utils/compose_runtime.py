@@ -306,6 +306,9 @@ class Compose(Runtime):
         repository = compose_project.repository(self.app.name)
         listed = self.docker("image", "ls", "--format={{.Tag}}", repository, check=False).stdout.split()
         gone = [f"{repository}:{tag}" for tag in listed if tag not in trees and tag != "<none>"]
+        # What the controller has sent is known by that name only while it is loaded.
+        repository = compose_project.delivered_repository(self.app.name)
+        gone += [f"{repository}:{tag}" for tag in self.docker("image", "ls", "--format={{.Tag}}", repository, check=False).stdout.split() if tag != "<none>"]
         if gone:
             self.docker("image", "rm", *gone, timeout=300, check=False)
         return gone

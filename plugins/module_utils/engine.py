@@ -111,17 +111,28 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
     if name_of(app.document) == COMPOSE and "activate" in steps and "stage" not in steps and not is_built(app, tree):
         # An image that somebody has removed since; of a tree, nobody but the engine removes anything.
         steps.append("stage")
-    sent = given_source is not None and not app.world.exists(app.layout.source(source_id))
+    from_controller = "stage" in steps and given_source is not None and not is_built(app, tree)
+    as_image = release_plan.built_elsewhere(app.document)
     return {
         "app": app.name,
         "release": release,
         "tree": tree,
         "source": source_id,
         "incoming": app.layout.source(source_id),
-        "source_needed": "stage" in steps and sent and not is_built(app, tree),
+        "source_needed": from_controller and not as_image and not app.world.exists(app.layout.source(source_id)),
+        **(_image_wish(app, tree) if from_controller and as_image else {}),
         "steps": [step for step in STEPS if step in steps],
         "live": app.journal.live,
         "slot": app.journal.slot,
+    }
+
+
+def _image_wish(app: App, tree: str) -> dict[str, t.Any]:
+    """Return what the controller must know to build the image of a tree, which may be here since a run that died."""
+    return {
+        "image_platform": release_plan.image_platform(app.world.machine()),
+        "image_incoming": app.layout.image(tree),
+        "image_needed": not app.world.exists(app.layout.image(tree)),
     }
 
 

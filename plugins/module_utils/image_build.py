@@ -1,14 +1,14 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make the image that a release of a Compose app stands on: built on this host from the source, or pulled by its digest.
+"""Make the image that a release of a Compose app stands on: built on this host from the source or sent by the controller, which has
+built it there, or pulled by its digest.
 
 The image is known by its id from then on. Beside it lie, as the tree of the release, its manifest and the files that the schema is made from.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pwd
@@ -16,10 +16,11 @@ import shutil
 import tarfile
 import typing as t
 
-from . import compose_project, dockerfile, forecast, room
+from . import compose_project, forecast, room
 from .compose_runtime import Compose, client
 from .errors import AnchorageError
-from .release_plan import digest, package_manager
+from .image_context import Context, failed
+from .release_plan import built_elsewhere, image_platform
 from .room import MANIFEST, Amount
 from .tree_build import Builder, checksums, make_shared, replace_directory, sync_tree
 from .world import fsync_directory
@@ -27,12 +28,9 @@ from .world import fsync_directory
 #: What the Engine's disk needs at least for a build whose size nobody knows yet.
 FIRST_BUILD = Amount(512 * room.MIB, 20_000)
 
-#: Names in the work directory that are ours and no part of the source.
-DOCKERFILE, IDFILE = ".anchorage.Dockerfile", ".anchorage.image"
-
 
 class ImageBuilder(Builder):
-    """Builds or pulls one image."""
+    """Builds, loads or pulls one image."""
 
     def build(self) -> None:
         """Do it."""
@@ -42,9 +40,14 @@ class ImageBuilder(Builder):
         room.require(place, self._need(runtime), f"The image of {self.app.name}")
         try:
             with room.guarded(place, self.work):
+                image: str
+                key: str | None = None
                 if self.app.document["source"]["kind"] == "image":
                     with self.app.timed("pull"):
-                        image, key = self._pull(runtime), None
+                        image = self._pull(runtime)
+                elif built_elsewhere(self.app.document):
+                    with self.app.timed("load"):
+                        image = self._load(runtime)
                 else:
                     self._fresh_work_directory()
                     with self.app.timed("fetch"):
@@ -55,13 +58,30 @@ class ImageBuilder(Builder):
                     self._keep(runtime, image, key)
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
+            # Also what could not be loaded: the next run sends it again, and until then its room is free.
+            self.app.world.remove(self.app.layout.image(self.tree))
 
     def _need(self, runtime: Compose) -> Amount:
         """Return what the Engine's disk needs: for what the build writes on the way, and for the image."""
+        if built_elsewhere(self.app.document):
+            return Amount(2 * room.unpacked(self._arrived()).bytes, 20_000)
         live = self.app.journal.data.get("tree")
         known = live and self.app.world.exists(f"{self.app.layout.build(live)}/{MANIFEST}")
         done = runtime.docker("image", "inspect", "--format={{.Size}}", runtime.image(live), check=False) if known else None
         return Amount(2 * int(done.stdout), 20_000) if done is not None and done.rc == 0 else FIRST_BUILD
+
+    def _arrived(self) -> str:
+        """Return the file with the image that the controller has sent.
+
+        :raises AnchorageError: when there is none.
+        """
+        path = self.app.layout.image(self.tree)
+        if not self.app.world.exists(path):
+            raise AnchorageError(
+                f"The image of {self.app.name} (tree {self.tree}) did not reach this host ({path} is missing).",
+                next_step=f"Run deploy.yml, which builds it on the controller and sends it, or set apps.{self.app.name}.image.build_on: host.",
+            )
+        return path
 
     def _pull(self, runtime: Compose) -> str:
         source = self.app.document["source"]
@@ -78,39 +98,25 @@ class ImageBuilder(Builder):
         runtime.docker("tag", image, f"{compose_project.repository(self.app.name)}:{self.tree}")
 
     def _build_image(self) -> tuple[str, str | None]:
-        """Build from the source's own Dockerfile, or from the one that fits such a source. Returns the image's id and the dependencies' name."""
-        document = self.app.document
-        own, names = document["image"]["dockerfile"], os.listdir(self.root)
-        key = None
-        if own:
-            if not os.path.isfile(f"{self.root}/{own}"):
-                raise AnchorageError(
-                    f"The source of {self.app.name} has no {own}.", next_step=f"Set apps.{self.app.name}.image.dockerfile to its path, or leave it out."
-                )
-            path = f"{self.root}/{own}"
-        else:
-            manifest = self._manifest()
-            manager = package_manager(document["package_manager"], manifest, names)
-            version = str(manifest.get("packageManager") or "").partition("@")[2] or ("1." if manager == "yarn" and ".yarnrc.yml" not in names else "4.")
-            text = dockerfile.render(document, manager=manager, version=version, names=names, extra_ca=bool(self.app.extra_ca_file))
-            path = f"{self.root}/{DOCKERFILE}"
-            self._write(path, text)
-            self._write(f"{path}.dockerignore", dockerfile.ignored(document))
-            key = digest(
-                {name: hashlib.sha256(self.app.world.read(f"{self.root}/{name}") or b"").hexdigest() for name in dockerfile.MANIFESTS if name in names}
-            )
-        secret = [f"--secret=id={dockerfile.SECRET},src={self.app.extra_ca_file}"] if self.app.extra_ca_file else []
-        arguments = [f"--build-arg={name}={value}" for name, value in sorted(document["image"]["build_args"].items())]
+        """Build from the source. Returns the image's id and the dependencies' name."""
+        context = Context(self.app.document, self.app.world, self.work, extra_ca_file=self.app.extra_ca_file)
+        words, key = context.prepare()
         tag = f"{compose_project.repository(self.app.name)}:{self.tree}"
-        labels = [f"--label={compose_project.APP}={self.app.name}"]
-        idfile = f"{self.work}/{IDFILE}"
-        words = ["build", "--progress=plain", f"--file={path}", f"--iidfile={idfile}", f"--tag={tag}", *labels, *arguments, *secret, self.root]
-        self._client(*words, what="build", seconds=document["build"]["timeout_seconds"])
-        return (self.app.world.read(idfile) or b"").decode().strip(), key
+        self._client("build", *words, f"--tag={tag}", context.root, what="build", seconds=self.app.document["build"]["timeout_seconds"])
+        return context.image(), key
 
-    def _write(self, path: str, text: str) -> None:
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.write(text)
+    def _load(self, runtime: Compose) -> str:
+        """Take the image that the controller has built and sent."""
+        name = compose_project.delivered(self.app.name, self.tree, image_platform(self.app.world.machine()))
+        self.log.say(f"{self.app.name}: load {name}")
+        self._client("load", "--quiet", f"--input={self.app.layout.image(self.tree)}", what="load", seconds=1800)
+        done = runtime.docker("image", "inspect", "--format={{.Id}}", name, check=False)
+        if done.rc != 0:
+            raise AnchorageError(f"What the controller sent of {self.app.name} holds no {name}.", next_step="Run deploy.yml again, which sends the image anew.")
+        image = done.stdout.strip()
+        self._tag(runtime, image)
+        runtime.docker("image", "rm", name, check=False)
+        return image
 
     def _client(self, *argv: str, what: str, seconds: int) -> None:
         """Follow a command of the Engine's client. What it builds ends with it.
@@ -122,25 +128,7 @@ class ImageBuilder(Builder):
         if rc == 0:
             return
         took = self.app.world.monotonic() - began
-        failed = dockerfile.failure(self.log.tail)
-        if failed and failed.no_output:
-            output = self.app.document["build"]["output"]
-            raise AnchorageError(
-                f"The build of {self.app.name} ended well but left no '{output}'.",
-                next_step=f"Set apps.{self.app.name}.build.output to the directory that the build writes.",
-            )
-        command, code = (failed.command, failed.code) if failed else (f"docker {what}", rc)
-        why = f": it was stopped after {seconds} s" if rc == 124 else "" if failed else self._last_error()
-        raise AnchorageError(
-            f"'{command}' of {self.app.name} failed after {took:.0f} s with code {code}{why}.",
-            what=f"step stage of {self.app.name}",
-            next_step="Mend the source or the registry (the last lines are above) and run deploy.yml again; nothing that runs was touched.",
-            output=self.log.tail[-15:],
-        )
-
-    def _last_error(self) -> str:
-        found = next((line.strip(" |") for line in reversed(self.log.tail) if "error" in line.lower()), "")
-        return f": {found[:300].rstrip('.')}" if found else ""
+        raise failed(self.app.document, self.log.tail, rc, what=what, seconds=seconds, took=took)
 
     def _keep(self, runtime: Compose, image: str, key: str | None) -> None:
         """Give the tree its name: a directory with the manifest, and with those files of the image that the schema is made from."""

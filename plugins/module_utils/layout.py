@@ -115,6 +115,10 @@ class Layout:
     def source(self, source_id: str) -> str:
         return f"{self.incoming}/{source_id}.tar"
 
+    def image(self, tree: str) -> str:
+        """The image of a tree as the controller sends it; removed once the Engine has it."""
+        return f"{self.incoming}/{tree}.image.tar.gz"
+
     def work(self, tree: str) -> str:
         return f"{self.home}/work/{tree}"
 

@@ -85,7 +85,7 @@ def stale(app: App, gone: t.Collection[str], wanted: Wanted | None = None) -> li
     sources = {f"{entry.get('source')}.tar" for entry in rest.values()}
     if wanted:
         trees.add(wanted.tree)
-        sources.add(f"{wanted.source}.tar")
+        sources |= {f"{wanted.source}.tar", os.path.basename(layout.image(wanted.tree))}
     found = [layout.release(name) for name in gone]
     if app.journal.live is not None:
         spared = {*known, *([wanted.release] if wanted else [])}

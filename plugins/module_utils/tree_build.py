@@ -75,6 +75,23 @@ def make_shared(app: App) -> None:
             os.close(place)
 
 
+def package_json(world: World, root: str, document: dict[str, t.Any]) -> dict[str, t.Any]:
+    """Return what a package says of itself.
+
+    :raises AnchorageError: when it says nothing that could be read.
+    """
+    name, raw = document["name"], world.read(f"{root}/package.json")
+    if raw is None:
+        raise AnchorageError(
+            f"The source of {name} has no package.json in '{document['source'].get('subdir') or '.'}'.",
+            next_step=f"Set apps.{name}.source.subdir to the package's directory.",
+        )
+    try:
+        return t.cast("dict[str, t.Any]", json.loads(raw))
+    except ValueError as error:
+        raise AnchorageError(f"package.json of {name} is not JSON: {error}.") from error
+
+
 class Builder:
     """Builds one tree in a work directory of its own, never inside what serves."""
 
@@ -148,16 +165,7 @@ class Builder:
                 os.chown(f"{directory}/{name}", user.pw_uid, user.pw_gid, follow_symlinks=False)
 
     def _manifest(self) -> dict[str, t.Any]:
-        raw = self.app.world.read(f"{self.root}/package.json")
-        if raw is None:
-            raise AnchorageError(
-                f"The source of {self.app.name} has no package.json in '{self.app.document['source'].get('subdir') or '.'}'.",
-                next_step=f"Set apps.{self.app.name}.source.subdir to the package's directory.",
-            )
-        try:
-            return t.cast("dict[str, t.Any]", json.loads(raw))
-        except ValueError as error:
-            raise AnchorageError(f"package.json of {self.app.name} is not JSON: {error}.") from error
+        return package_json(self.app.world, self.root, self.app.document)
 
     def _check_engines(self, manifest: dict[str, t.Any]) -> None:
         wanted = (manifest.get("engines") or {}).get("node")

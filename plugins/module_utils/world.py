@@ -51,6 +51,10 @@ class World:
         """Return seconds of a clock that never goes back."""
         return time.monotonic()
 
+    def machine(self) -> str:
+        """Return what the kernel calls this kind of machine."""
+        return os.uname().machine
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

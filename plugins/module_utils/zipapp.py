@@ -40,6 +40,7 @@ MEMBERS = (
     "host_state_tree",
     "http_probe",
     "image_build",
+    "image_context",
     "journal",
     "layout",
     "lock_waits",

@@ -67,7 +67,8 @@ options:
   sources:
     description:
       - For each app whose source lies on the controller, the directory or archive there.
-      - The action plugin turns these into checksums, and sends a source only to a host that needs it.
+      - The action plugin turns these into checksums, and sends a source only to a host that needs it; where the contract says so
+        (C(image.build_on)), it lets the controller's Docker build the image and sends that.
     type: dict
     default: {}
   migrations:

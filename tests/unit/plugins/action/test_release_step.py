@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +15,10 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.anchorage.vps.plugins.action import release_step
-from ansible_collections.anchorage.vps.plugins.module_utils import source_tree
+from ansible_collections.anchorage.vps.plugins.module_utils import controller_image, source_tree
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.controller_fakes import ControllerDocker
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.engine_fakes import document
+from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.test_compose_runtime import DOCKED
 
 PLAN = {"release": "r1", "tree": "t1", "source": "s1", "steps": ["stage", "migrate", "activate"], "source_needed": False, "live": "r0", "slot": "blue"}
 DONE = {"ok": True, "changed": True, "seconds": 1}
@@ -50,8 +55,8 @@ class Action(release_step.ActionModule):
         return answer
 
     def _low_level_execute_command(self, cmd, in_data=None, **_more):
-        done = subprocess.run(["sh", "-c", cmd], input=in_data[: self.arrives], capture_output=True, check=False)
-        self.sent.append(len(in_data))
+        done = subprocess.run(["sh", "-c", cmd], input=(in_data or b"")[: self.arrives], capture_output=True, check=False)
+        self.sent += [len(in_data)] if in_data else []
         return {"rc": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
 
     def _print(self, name, lines):
@@ -188,6 +193,88 @@ def test_a_connection_that_goes_with_a_source_on_its_way_takes_it_along(tmp_path
     os.killpg(process.pid, signal.SIGHUP)
     process.wait(10)
     assert list(place.parent.iterdir()) == []
+
+
+# -- an image that the controller builds
+
+
+@pytest.fixture
+def controller(tmp_path, monkeypatch):
+    """A controller with Docker, and a source; C(start) makes the action that stages it on a host."""
+    docker = ControllerDocker(tmp_path, os.urandom(5 << 19))
+    monkeypatch.setenv("PATH", docker.path())
+    monkeypatch.setattr(controller_image, "PIECE", 1 << 20)
+    monkeypatch.setattr(release_step.C, "DEFAULT_LOCAL_TMP", str(tmp_path / "local" / "run"))
+    (tmp_path / "local" / "run").mkdir(parents=True)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "package.json").write_text("{}")
+    wanted = json.dumps(document(str(tmp_path / "home"), **DOCKED, source={"kind": "path", "path": str(source)}))
+    wish = {
+        "source": source_tree.checksum(str(source)),
+        "incoming": str(tmp_path / "host" / "s1.tar"),
+        "image_platform": "linux/amd64",
+        "image_incoming": str(tmp_path / "host" / "t1.image.tar.gz"),
+        "image_needed": True,
+    }
+
+    def start(*more, check_mode=False):
+        args = {**step("stage"), "sources": {"shop": str(source)}, "documents": [wanted]}
+        return Action(args, [planned(shop=wish), *more], check_mode=check_mode)
+
+    docker.start, docker.host = start, tmp_path / "host"
+    return docker
+
+
+ENDED = lines(running=False, outcome=DONE)
+
+
+def test_an_image_is_built_here_and_sent_in_pieces(controller):
+    action = controller.start(ENDED)
+    assert action.go()["changed"] is True
+    assert os.listdir(controller.host) == ["t1.image.tar.gz"] and len(action.sent) == 3 and max(action.sent) == 1 << 20
+    assert gzip.decompress((controller.host / "t1.image.tar.gz").read_bytes()) == (controller.state / "archive").read_bytes()
+    assert action.asked[1]["operation"] == "start" and any("built anchorage-controller/shop:" in line for line in action.printed)
+    action = controller.start(ENDED)
+    action.go()
+    assert controller.builds() == 1 and len(action.sent) == 3, "a second host gets the same"
+
+
+def test_what_a_host_calls_its_platform_is_no_word_of_a_command(controller):
+    action = controller.start()
+    action.answers[0]["apps"]["shop"]["image_platform"] = "linux/amd64 --output=x"
+    result = action.go()
+    assert result["failed"] is True and "which is none" in result["msg"] and controller.asked() == [] and action.sent == []
+
+
+def test_check_mode_builds_nothing(controller):
+    assert controller.start(check_mode=True).go()["changed"] is True
+    assert controller.asked() == [] and not controller.host.exists()
+
+
+@pytest.mark.parametrize(("name", "words"), [("fails", "'docker build' of shop failed"), ("down", "its Docker does not answer")])
+def test_what_cannot_be_built_here_touches_no_host(controller, name, words):
+    controller.say(name, "ERROR: no such stage")
+    action = controller.start()
+    result = action.go()
+    assert result["failed"] is True and words in result["msg"] and "Live now: shop release r0 in slot blue" in result["msg"]
+    assert "Broke: the image of shop, on the controller" in result["msg"] and "Next: " in result["msg"]
+    assert action.sent == [] and len(action.asked) == 1 and not controller.host.exists()
+
+
+def test_an_image_that_cannot_be_read_to_its_end_leaves_nothing_on_the_host(controller):
+    controller.say("save-fails")
+    action = controller.start()
+    result = action.go()
+    assert result["failed"] is True and "docker save" in result["msg"] and os.listdir(controller.host) == [] and len(action.asked) == 1
+
+
+def test_an_image_that_is_cut_off_on_its_way_leaves_nothing_behind(controller):
+    action = controller.start()
+    action.arrives = -1
+    result = action.go()
+    assert result["failed"] is True and "The image of shop did not reach this host whole" in result["msg"] and os.listdir(controller.host) == []
+    assert "the way of the image to the host" in result["msg"] and "Live now: shop release r0" in result["msg"]
 
 
 def test_a_source_that_is_not_there_is_a_sentence(tmp_path):

@@ -35,7 +35,7 @@ class DockerWorld(HostWorld):
         super().__init__()
         self.containers = {}
         self.images = {IMAGE}
-        self.tags = []
+        self.tags, self.delivered = [], []
         self.refuses = {}
         self.asked = []
         self.publishing = {}
@@ -74,7 +74,7 @@ class DockerWorld(HostWorld):
 
     def _do_image(self, words, argv):
         if words[1] == "ls":
-            return Completed(0, "\n".join(self.tags), "")
+            return Completed(0, "\n".join(self.tags if words[2].startswith("anchorage/") else self.delivered), "")
         if words[1] == "inspect":
             return Completed(0, words[2], "") if words[2] in self.images else Completed(1, "", f"Error: No such image: {words[2]}")
         return OK
@@ -337,6 +337,8 @@ def test_names_of_images_go_with_their_trees(shop):
     assert world.asked[-1] == ["image", "rm", "anchorage/shop:t0"]
     world.tags = ["t1"]
     assert runtime.sweep(["t1"]) == [] and world.asked[-1][1] == "ls"
+    world.delivered = ["t1-amd64"]
+    assert runtime.sweep(["t1"]) == ["anchorage-controller/shop:t1-amd64"], "a step that loaded it and died"
 
 
 def test_a_release_cannot_change_the_runtime_of_what_serves(shop, tmp_path):

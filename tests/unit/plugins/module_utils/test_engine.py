@@ -37,6 +37,21 @@ def source(app, **changes):
 # -- the source
 
 
+def test_an_image_that_the_controller_builds_is_asked_for_instead_of_the_source(shop):
+    app, world, _log = shop
+    app.document.update(runtime="compose", image={"build_on": "controller"})
+    world.machine = lambda: "aarch64"
+    plan = engine.plan(app, SOURCE)
+    tree = plan["tree"]
+    assert plan["image_needed"] and not plan["source_needed"] and plan["image_platform"] == "linux/arm64"
+    assert plan["image_incoming"] == f"{app.layout.incoming}/{tree}.image.tar.gz"
+    world.files[app.layout.image(tree)] = "tar"
+    assert not engine.plan(app, SOURCE)["image_needed"], "it arrived, and the run died"
+    app.document["image"] = {"build_on": "host"}
+    plan = engine.plan(app, SOURCE)
+    assert plan["source_needed"] and plan["tree"] == tree and "image_needed" not in plan
+
+
 def test_what_is_scaled_keeps_the_source_that_is_live(shop):
     app, world, _log = shop
     app.document["keep_source"] = True

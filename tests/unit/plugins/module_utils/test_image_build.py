@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -13,7 +14,7 @@ import tarfile
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import image_build, room
+from ansible_collections.anchorage.vps.plugins.module_utils import image_build, image_context, room
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, stage
@@ -100,7 +101,7 @@ def test_a_source_becomes_an_image_and_a_release_that_names_it(shop):
     (command,) = world.followed
     assert command[:2] == ["env", "-i"] and command[-1].startswith(app.layout.work("t1")), "built in a directory of its own"
     assert not any(secret in " ".join(command) for secret in (PASSWORD, "j" * 32))
-    assert "FROM node:22 AS base" in world.context[image_build.DOCKERFILE] and ".env\n" in world.context[f"{image_build.DOCKERFILE}.dockerignore"]
+    assert "FROM node:22 AS base" in world.context[image_context.DOCKERFILE] and ".env\n" in world.context[f"{image_context.DOCKERFILE}.dockerignore"]
     files = list(pathlib.Path(app.layout.release("r1"), "run").iterdir())
     assert sorted(path.name for path in files) == ["compose-blue.json", "compose-green.json"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 and path.stat().st_uid == 0 for path in files)
@@ -141,7 +142,7 @@ def test_an_own_dockerfile_is_used_as_it_is(shop):
     put(app)
     (command,) = world.followed
     assert any(word.endswith("/docker/Dockerfile") for word in command) and "--build-arg=VERSION=1" in command
-    assert image_build.DOCKERFILE not in world.context
+    assert image_context.DOCKERFILE not in world.context
 
 
 def test_an_own_dockerfile_that_is_not_there_is_named(shop):
@@ -208,3 +209,78 @@ def test_without_room_for_the_image_nothing_is_begun(shop, monkeypatch):
     with pytest.raises(room.Full, match="The image of shop needs"):
         put(app)
     assert world.followed == []
+
+
+# -- built by the controller
+
+
+@pytest.fixture
+def sent(shop):
+    """An app whose image the controller builds, with the archive that it has sent."""
+
+    def start(lines=(), rc=0, size=3 << 20):
+        app, world = shop(PLAIN, lines, rc, image={**DOCKED["image"], "build_on": "controller"})
+        world.machine = lambda: "x86_64"
+        with tarfile.open(app.layout.image("t1"), "w:gz") as bundle:
+            layer = tarfile.TarInfo("layer.tar")
+            layer.size = size
+            bundle.addfile(layer, io.BytesIO(bytes(size)))
+        if rc == 0:
+            world.images.add(SENT)
+        return app, world
+
+    return start
+
+
+SENT = "anchorage-controller/shop:t1-amd64"
+
+
+def test_an_image_that_the_controller_sent_is_loaded_and_becomes_ours(sent):
+    app, world = sent()
+    assert put(app) is True
+    (command,) = world.followed
+    assert command[-3:] == ["load", "--quiet", f"--input={app.layout.image('t1')}"], "and nothing is built"
+    assert ["tag", IMAGE, "anchorage/shop:t1"] in world.asked and ["image", "rm", SENT] in world.asked
+    manifest = json.loads(pathlib.Path(app.layout.build("t1"), MANIFEST).read_text())
+    assert manifest["image"] == IMAGE and manifest["source"] == SOURCE and app.journal.says("r1", "staged")
+    assert not os.path.exists(app.layout.image("t1")) and put(app) is False
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["open /var/lib/docker/tmp/x/layer.tar: no space left on device"], "The file system .* is full"),
+        (["Error processing tar file(exit status 1): unexpected EOF"], "'docker load' of shop failed after 0 s with code 1: Error processing tar file"),
+    ],
+    ids=["full disk", "broken"],
+)
+def test_what_cannot_be_loaded_is_told_and_sent_again(sent, lines, words):
+    app, _world = sent(lines, 1)
+    with pytest.raises(AnchorageError, match=words) as error:
+        put(app)
+    assert error.value.live == "shop has no live release on this host" and "run deploy.yml again" in error.value.next_step
+    assert os.listdir(f"{app.layout.home}/builds") == [] and not os.path.exists(app.layout.image("t1"))
+
+
+def test_an_archive_without_the_image_is_told(sent):
+    app, world = sent()
+    world.images.clear()
+    with pytest.raises(AnchorageError, match=f"What the controller sent of shop holds no {SENT}"):
+        put(app)
+
+
+def test_an_image_that_did_not_arrive_is_told(sent):
+    app, world = sent()
+    os.unlink(app.layout.image("t1"))
+    with pytest.raises(AnchorageError, match="did not reach this host") as error:
+        put(app)
+    assert "apps.shop.image.build_on: host" in error.value.next_step and world.followed == []
+
+
+def test_without_room_for_what_was_sent_it_waits(sent, monkeypatch):
+    app, world = sent()
+    have = room.supply
+    monkeypatch.setattr(room, "supply", lambda path: room.Amount(5 << 20, 30_000) if path == str(world.tmp_path) else have(path))
+    with pytest.raises(room.Full, match="The image of shop needs 6.0 MiB"):
+        put(app)
+    assert world.followed == [] and os.path.exists(app.layout.image("t1")), "for the run after room was made"

@@ -88,6 +88,16 @@ def test_what_is_being_staged_stays(shop):
     assert sorted(os.listdir(app.layout.incoming)) == ["s4.tar", "s5.tar", "s9.tar"] and os.path.exists(app.layout.wish("r9"))
 
 
+def test_an_image_that_the_controller_sent_stays_until_it_is_loaded(shop):
+    app = shop()
+    sent = [pathlib.Path(app.layout.image(tree)) for tree in ("t9", "t8")]
+    for path in sent:
+        path.write_text("x")
+    pruning.sweep(app, STAGED)
+    assert [path.exists() for path in sent] == [True, False]
+    assert str(sent[0]) in pruning.sweep(app) and not sent[0].exists(), "a run that died before it"
+
+
 def test_a_release_that_is_staged_again_stays_although_it_is_the_oldest(shop):
     app = shop(keep_releases=2, keep_mb=0)
     pruning.sweep(app, pruning.Wanted("r0", "t0", "s0"))
