@@ -49,6 +49,9 @@ faults: $(READY) ## the slow part of the fault tests, on hosts of its own (KEEP_
 releases: $(READY) ## the tests of releases alone, on a host of their own (RUNTIME=compose for an app in containers, KEEP_LAB=1, TEST_NAME=word)
 	@ANCHORAGE_RUNTIME=$(or $(RUNTIME),pm2) $(VENV)/bin/python -m pytest tests/integration/release -ra $(if $(TEST_NAME),-k $(TEST_NAME))
 
+components: $(READY) ## components as the contract renders them, through the real Compose and wired together with stand-ins on this machine
+	@ANCHORAGE_COMPONENTS=1 $(VENV)/bin/python -m pytest tests/integration/components -ra
+
 crash-states: $(READY) ## every state that a power cut in a whole deploy can leave on the disk; writes tests/results/crash-states.json
 	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/unit/plugins/module_utils/test_crash_states.py -ra
 
@@ -99,4 +102,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases components crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv
