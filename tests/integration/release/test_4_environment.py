@@ -34,7 +34,7 @@ ALPHABET = "$\\\"'`#%{}()[]<>|&;:@/=~!*?, \tabcXYZ019äß🚢"
 def corpus():
     """Return values by variable: those above, and some that nobody thought of. The seed is fixed, so that a failure comes again."""
     dice = random.Random(3)
-    made = ("".join(dice.choices(ALPHABET, k=dice.randrange(1, 40))) for _ in itertools.count())
+    made = ("".join(dice.choices(ALPHABET, k=dice.randrange(1, 40))) for _endless in itertools.count())
     # What looks like a template is Ansible's, before the contract sees it.
     values = [*HOSTILE, *itertools.islice((text for text in made if not any(mark in text for mark in ("{{", "{%", "{#"))), 240)]
     return {f"V{number:03}": value for number, value in enumerate(values)}
