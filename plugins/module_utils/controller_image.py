@@ -23,13 +23,18 @@ from .app import Log
 from .compose_project import delivered, delivered_repository
 from .errors import AnchorageError
 from .image_context import Context, failed
-from .release_plan import tree_id
+from .release_plan import tree_id, version_tuple
 from .tree_build import unpack
 from .world import World
 
 Data = dict[str, t.Any]
 
 PLATFORM = re.compile(r"linux/[a-z0-9_]+(?:/v[0-9]+)?")
+
+#: Without attestations an image is one manifest, which every Engine loads. A client before 23 has a BuildKit of its own, which makes none.
+BUILDX = ("docker", "buildx", "build", "--load", "--provenance=false")
+BUILTIN = ("env", "DOCKER_BUILDKIT=1", "docker", "build")
+OWN_BUILDKIT_BEFORE = (23,)
 
 #: Bytes of the compressed image that are sent at once, and so held in memory.
 PIECE = 8 << 20
@@ -104,13 +109,13 @@ class ControllerImage:
         :returns: its size in bytes.
         :raises AnchorageError: when it cannot be built. No host was touched.
         """
-        own = self._engine()
+        own, build = self._engine()
         with alone(f"{self.shared}/anchorage-{self.app}.lock"):
             size = self._size()
             if size is None:
                 try:
                     with tempfile.TemporaryDirectory(prefix="anchorage-", dir=self.scratch) as place:
-                        self._build(self._unpack(source, place), own)
+                        self._build(build, self._unpack(source, place), own)
                 except OSError as error:
                     raise self._error(
                         f"The source of {self.app} cannot be laid out on the controller: {error}.", f"See {self.scratch} and {source}."
@@ -126,10 +131,10 @@ class ControllerImage:
     def _error(self, message: str, next_step: str) -> AnchorageError:
         return AnchorageError(message, what=f"the image of {self.app}, on the controller", next_step=next_step)
 
-    def _engine(self) -> str:
-        """Return the platform of the controller's Engine."""
+    def _engine(self) -> tuple[str, tuple[str, ...]]:
+        """Return the platform of the controller's Engine, and the command that builds with BuildKit."""
         otherwise = f"or set apps.{self.app}.image.build_on: host, and run deploy.yml again"
-        done = self.world.run(["docker", "version", "--format={{.Server.Os}}/{{.Server.Arch}}"], timeout=60)
+        done = self.world.run(["docker", "version", "--format={{.Client.Version}} {{.Server.Os}}/{{.Server.Arch}}"], timeout=60)
         if done.rc == 127:
             raise self._error(
                 f"The image of {self.app} is to be built on the controller, and there is no docker (nothing of that name in PATH).",
@@ -141,12 +146,15 @@ class ControllerImage:
                 f"The image of {self.app} is to be built on the controller, and its Docker does not answer: {said}",
                 f"Start it and see that this user may talk to it (docker version), {otherwise}.",
             )
-        if self.world.run(["docker", "buildx", "version"], timeout=60).rc != 0:
+        version, _blank, own = done.stdout.strip().partition(" ")
+        if self.world.run(["docker", "buildx", "version"], timeout=60).rc == 0:
+            return own, BUILDX
+        if version_tuple(version) >= OWN_BUILDKIT_BEFORE:
             raise self._error(
                 f"The image of {self.app} is to be built on the controller, and its Docker has no BuildKit ('docker buildx version' fails).",
                 f"Install the plugin buildx on the controller (package docker-buildx, or docker-buildx-plugin of Docker's own), {otherwise}.",
             )
-        return done.stdout.strip()
+        return own, BUILTIN
 
     def _size(self) -> int | None:
         done = self.world.run(["docker", "image", "inspect", "--format={{.Size}}", self.name], timeout=60)
@@ -169,14 +177,13 @@ class ControllerImage:
             os.chmod(directory, 0o750)
         return work
 
-    def _build(self, work: str, own: str) -> None:
+    def _build(self, build: tuple[str, ...], work: str, own: str) -> None:
         authorities = self.document.get("extra_ca_file") or ""
         context = Context(self.document, self.world, work, extra_ca_file=authorities if os.path.isfile(authorities) else "")
         words, _key = context.prepare()
         seconds, began = self.document["build"]["timeout_seconds"], self.world.monotonic()
         self.log.say(f"{self.app}: build {self.name} for {self.platform} on the controller")
-        # Without attestations an image is one manifest, which every Engine loads.
-        argv = ["docker", "buildx", "build", "--load", "--provenance=false", f"--platform={self.platform}", f"--tag={self.name}", *words, context.root]
+        argv = [*build, f"--platform={self.platform}", f"--tag={self.name}", *words, context.root]
         rc = self.world.stream(argv, self.log.command, timeout=seconds)
         took = self.world.monotonic() - began
         if rc == 0:

@@ -13,9 +13,11 @@ CLIENT = """#!/bin/sh
 cd '{state}'
 echo "$*" >> asked
 case "$1 $2" in
-  'version '*) [ ! -e down ] || {{ echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1; }}; cat platform ;;
+  'version '*) [ ! -e down ] || {{ echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock.' >&2; exit 1; }}
+    echo "$(cat client) $(cat platform)" ;;
   'buildx version') [ ! -e no-buildx ] || exit 1 ;;
-  'buildx build')
+  'buildx build' | 'build '*)
+    [ "$1" = buildx ] || [ "$DOCKER_BUILDKIT" = 1 ] || exit 8
     echo x >> builds
     for word; do
       case "$word" in --tag=*) tag=${{word#--tag=}} ;; --file=*) cp "${{word#--file=}}" Dockerfile ;; esac
@@ -41,7 +43,8 @@ class ControllerDocker:
         self.state, self.bin = directory / "engine", directory / "bin"
         for place in (self.state, self.bin, self.state / "images"):
             place.mkdir(parents=True)
-        (self.state / "platform").write_text("linux/amd64\n")
+        self.say("client", "28.2.2")
+        self.say("platform", "linux/amd64")
         (self.state / "archive").write_bytes(archive)
         client = self.bin / "docker"
         client.write_text(CLIENT.format(state=self.state))
@@ -62,7 +65,7 @@ class ControllerDocker:
 
     def builds(self) -> int:
         """How often it built."""
-        return len([line for line in self.asked() if line.startswith("buildx build")])
+        return len([line for line in self.asked() if line.startswith(("buildx build", "build "))])
 
     def images(self) -> set[str]:
         """The names of its images."""

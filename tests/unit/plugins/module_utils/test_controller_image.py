@@ -132,6 +132,15 @@ def test_an_engine_that_cannot_build_is_told(docker, make, name, words):
     assert caught.value.what == "the image of shop, on the controller"
 
 
+def test_an_old_client_has_a_buildkit_of_its_own(docker, make):
+    docker.say("no-buildx")
+    docker.say("client", "20.10.24+dfsg1")
+    image = make()
+    image.make(image.source)
+    (command,) = [line for line in docker.asked() if line.startswith("build ")]
+    assert "--platform=linux/amd64" in command and not {"--load", "--provenance=false"} & set(command.split()) and docker.images() == {image.name}
+
+
 def test_a_controller_without_docker_is_told(make, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     image = make()
