@@ -195,6 +195,14 @@ class Compose(Runtime):
         cause = f"port {port} belongs to another process ({', '.join(str(pid) for pid in strangers)})"
         return judge("identity", not strangers, evidence=evidence, cause=cause, advice=f"ss -ltnp 'sport = :{port}'")
 
+    def ended(self, instance: Instance) -> str:
+        """The Engine knows who was killed for memory, and with which code the others ended."""
+        state = self._container(instance.name).get("State") or {}
+        if state.get("OOMKilled"):
+            process = instance.process
+            return f"it was killed at its limit of {process.get('memory_mb')} MiB (processes.{process['name']}.memory_mb)"
+        return f"it ended with code {state['ExitCode']}" if state.get("Status") in ("exited", "restarting", "dead") else ""
+
     def where_it_logs(self, instance: Instance) -> str:
         """Return the command that shows its log."""
         return f"docker logs --tail 50 {instance.name}"

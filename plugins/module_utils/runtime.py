@@ -128,6 +128,10 @@ class Runtime(abc.ABC):
         :arg forget: leave nothing of its environment on the disk.
         """
 
+    def ended(self, instance: Instance) -> str:
+        """Return why an instance of which no process is alive has ended, where that is known."""
+        return ""
+
     def mend(self, log: t.Callable[[str], None]) -> bool:
         """Put right what a power cut can leave of it, before anything is started again. Returns whether there was something."""
         return False

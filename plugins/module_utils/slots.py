@@ -161,7 +161,8 @@ class Slots:
         """The process on the port must be of this release."""
         owners = self.owners(instance, release)
         if not owners:
-            cause = f"no process {instance.name} of release {release} is alive"
+            why = self.runtime.ended(instance)
+            cause = f"no process {instance.name} of release {release} is alive{why and f': {why}'}"
             return health.judge("identity", False, cause=cause, advice=self.runtime.where_it_logs(instance))
         if instance.port is None:
             return health.judge("identity", True, evidence={"pids": owners})

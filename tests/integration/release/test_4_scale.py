@@ -31,8 +31,11 @@ def ports(host):
 def test_an_app_is_scaled_to_three_and_back_without_a_failed_request(shop):
     host, before = shop.host, shop.host.serving()
     tree = host.journal()["tree"]
-    # What lies in the source by now is nobody's wish.
+    # What lies in the source by now is nobody's wish; nothing else is another.
+    app = shop.apps.apps["alpha"]
     shop.apps.app("alpha")
+    shop.apps.apps["alpha"] = {**app, "source": shop.apps.apps["alpha"]["source"]}
+    shop.apps.write()
     with Visitor(host) as visitor:
         ended = shop.apps.run("scale", *WORDS, "instances=3")
         three, slot, places = servers(host), host.state()["slot"], ports(host)

@@ -158,6 +158,23 @@ def test_a_port_that_cannot_be_had_is_explained(shop, held, publishing, message,
     assert advice in caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"Status": "restarting", "ExitCode": 137, "OOMKilled": True}, "it was killed at its limit of 256 MiB (processes.server.memory_mb)"),
+        ({"Status": "restarting", "ExitCode": 1, "OOMKilled": False}, "it ended with code 1"),
+        ({"Status": "exited", "ExitCode": 0, "OOMKilled": False}, "it ended with code 0"),
+        ({"Status": "running", "ExitCode": 0, "OOMKilled": False}, ""),
+        (None, ""),
+    ],
+)
+def test_why_a_container_is_gone_is_said(shop, state, words):
+    app, runtime, world = shop()
+    world.made = {"State": state}
+    (server,) = instances(app.document, "blue", public=True)
+    assert runtime.ended(server) == words
+
+
 def restarts(world):
     return [call["argv"] for call in world.ran if call["argv"][:2] == ["systemctl", "restart"]]
 
