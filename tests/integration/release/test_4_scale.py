@@ -51,6 +51,7 @@ def test_an_app_is_scaled_to_three_and_back_without_a_failed_request(shop):
     visitor.check()
 
 
+@pytest.mark.fault
 def test_what_cannot_be_scaled_is_refused_before_anything_changes(shop):
     before = shop.host.serving()
     for words, answer in (
