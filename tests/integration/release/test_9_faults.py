@@ -172,7 +172,8 @@ def test_what_a_killed_step_left_in_the_database_is_ended_before_the_next_migrat
 
     def killed():
         until(lambda: sessions(shop) == 1 and "pg_sleep(25)" in shop.host.sql("SELECT string_agg(query, '') FROM pg_stat_activity"), "the migration")
-        shop.host.shell("systemctl kill --signal=SIGKILL anchorage-alpha.service 'anchorage-alpha-migrate.service'")
+        units = "anchorage-alpha.service" + (" anchorage-alpha-migrate.service" if RUNTIME == "pm2" else "")
+        shop.host.shell(f"systemctl kill --signal=SIGKILL {units}")
 
     before, deploy = shop.host.serving(), shop.apps.start("deploy")
     killed()
