@@ -22,7 +22,7 @@ INCOMING = "/srv/alpha/incoming"
 #: What a deploy may change on a host.
 EVERYTHING = (
     "cd /; ls -lAR srv/alpha/incoming srv/alpha/builds srv/alpha/releases srv/alpha/work var/lib/anchorage/alpha/log; "
-    "sha256sum var/lib/anchorage/alpha/journal.json etc/anchorage/apps/alpha.json; docker image ls --no-trunc"
+    "sha256sum var/lib/anchorage/alpha/journal.json etc/anchorage/apps/alpha.json; docker image ls --no-trunc --quiet | sort -u"
 )
 
 
