@@ -60,6 +60,7 @@ class Context:
             _write(f"{path}.dockerignore", dockerfile.ignored(document))
             files = [file for file in dockerfile.MANIFESTS if file in names]
             key = digest({file: hashlib.sha256(self.world.read(f"{self.root}/{file}") or b"").hexdigest() for file in files})
+        _renew_times(self.root)
         secret = [f"--secret=id={dockerfile.SECRET},src={self.extra_ca_file}"] if self.extra_ca_file else []
         arguments = [f"--build-arg={name}={value}" for name, value in sorted(document["image"]["build_args"].items())]
         labels = [f"--label={compose_project.APP}={name}"]
@@ -68,6 +69,17 @@ class Context:
     def image(self) -> str:
         """Return the id of what was built."""
         return (self.world.read(self.idfile) or b"").decode().strip()
+
+
+def _renew_times(directory: str) -> None:
+    """Give every file the time of now.
+
+    BuildKit takes a file of the same size and the same time as in an earlier build from a directory of that name for the same file, and builds the
+    earlier one (seen with two releases that differed in one digit). A source has no times of its own. Layers are found by contents all the same.
+    """
+    for parent, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            os.utime(f"{parent}/{name}", follow_symlinks=False)
 
 
 def _write(path: str, text: str) -> None:

@@ -79,6 +79,7 @@ def test_an_image_of_the_controller_serves(shop):
     wish(shop)
     last = made_good(shop)
     image = host.shell("docker inspect --format '{{.Image}}' alpha-server-" + last.slot).strip()
+    assert len(set(host.shell("docker image ls --no-trunc --format '{{.ID}}' anchorage/alpha").split())) > 1, "each source has an image of its own"
     shop.apps.run("rollback", "-e", "app=alpha")
     until(lambda: last.live != host.serving().live, "the release before")
     host.shell(f"docker image rm --force {image}")

@@ -11,6 +11,7 @@ import os
 import pathlib
 import stat
 import tarfile
+import time
 
 import pytest
 
@@ -284,3 +285,23 @@ def test_without_room_for_what_was_sent_it_waits(sent, monkeypatch):
     with pytest.raises(room.Full, match="The image of shop needs 6.0 MiB"):
         put(app)
     assert world.followed == [] and os.path.exists(app.layout.image("t1")), "for the run after room was made"
+
+
+def test_no_file_of_a_source_has_the_time_of_another_build(tmp_path):
+    """BuildKit would take a file of the same size and time from the build before."""
+    document = {
+        "name": "shop",
+        "source": {"subdir": "app"},
+        "package_manager": "auto",
+        "build": {"command": None, "output": ".", "env": {}},
+        "image": {"base": "node:22", "dockerfile": "Dockerfile", "build_args": {}},
+    }
+    package = tmp_path / "app"
+    (package / "lib").mkdir(parents=True)
+    for name in ("Dockerfile", "lib/switches.json"):
+        (package / name).write_text("x")
+        os.utime(package / name, (0, 0))
+    (package / "link").symlink_to("nowhere")
+    began = time.time() - 1
+    image_context.Context(document, World(), str(tmp_path), extra_ca_file="").prepare()
+    assert all(os.lstat(path).st_mtime >= began for path in package.rglob("*"))
