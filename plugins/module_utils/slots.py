@@ -116,7 +116,8 @@ class Slots:
     def _beat(self, instance: Instance, release: str, owners: t.Sequence[int], seconds: float) -> list[health.Check]:
         """Judge its sign of life: not one that was left before it was started."""
         beat = heartbeat(self.app.at(release), instance.process, release)
-        alive = min(processes.age(self.app.world, pid) for pid in owners)
+        # As old as its oldest process: one that it has just started itself makes it no younger.
+        alive = max(processes.age(self.app.world, pid) for pid in owners)
         found = worker_probe.feel(dataclasses.replace(beat, max_age_seconds=min(beat.max_age_seconds, alive)), world=self.app.world, seconds=seconds)
         if found[0].healthy or alive >= beat.max_age_seconds:
             return found

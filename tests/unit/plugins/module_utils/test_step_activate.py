@@ -417,6 +417,19 @@ def test_a_worker_is_proven_by_its_sign_of_life(shop, monkeypatch):
     assert activate(app, log, release="r2") is True and app.journal.live == "r2"
 
 
+def test_what_a_process_starts_itself_makes_it_no_younger(shop, monkeypatch):
+    app, world, log = beating(shop, monkeypatch, {f"{shop[0].layout.shared}/static/r2": 3})
+    begin = world._begin
+
+    def with_child(entry):
+        begin(entry)
+        world.process(1000 + world.next_pid, environ={"ANCHORAGE_RELEASE": "r2", "ANCHORAGE_PROCESS": entry["name"]})
+
+    monkeypatch.setattr(world, "_begin", with_child)
+    monkeypatch.setattr(processes, "age", lambda world, pid: 0.1 if pid > 1000 else 20.0)
+    assert activate(app, log, release="r2") is True
+
+
 @pytest.mark.parametrize(
     ("age", "alive", "words"),
     [
