@@ -348,17 +348,21 @@ class Host:
 
 
 class Visitor(threading.Thread):
-    """Asks a site again and again, as customers do, and writes down what came."""
+    """Asks a site again and again, as customers do, and writes down what came.
 
-    def __init__(self, host: Host) -> None:
+    :arg ask: how it asks, and what it makes of the answer; the release that answered, without it.
+    """
+
+    def __init__(self, host: Host, ask: t.Callable[[], str] | None = None) -> None:
         super().__init__(daemon=True)
-        self.host, self.stop, self.releases, self.failures = host, threading.Event(), [], []
+        self.ask = ask or (lambda: host.public(timeout=5)["release"])
+        self.stop, self.releases, self.failures = threading.Event(), [], []
 
     def run(self) -> None:
         """Ask until it is enough."""
         while not self.stop.is_set():
             try:
-                self.releases.append(self.host.public(timeout=5)["release"])
+                self.releases.append(self.ask())
             except Exception as error:
                 self.failures.append(f"{error!r} after {len(self.releases)} answers")
             time.sleep(0.02)
