@@ -8,9 +8,10 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
-from . import components
+from . import components, contract_together
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
+from .contract_together import POSTGRESQL_PORT, REDIS_PORT, endpoint
 from .errors import AnchorageError
 from .runtime import COMPOSE, CONTROLLER
 
@@ -19,8 +20,7 @@ Report = t.Callable[[str, str], None]
 
 GROUPS = ("app", "database", "cache", "proxy")
 FIRST_PORT, PORTS_PER_APP = 9000, 20
-FIRST_REDIS_PORT, REDIS_PORTS_PER_APP = 6379, 2
-POSTGRESQL_PORT = 5432
+FIRST_REDIS_PORT, REDIS_PORTS_PER_APP = REDIS_PORT, 2
 #: Of apps in containers: ports of loopback, so that they never meet a PostgreSQL of the host.
 FIRST_CONTAINER_PORT = 15432
 POSTGRESQL_IMAGE, REDIS_IMAGE = "postgres:17", "redis:7"
@@ -119,7 +119,7 @@ def resolve(apps: t.Any, topology: t.Any, *, spec: Data, presets: dict[str, Data
             report(path, "must be a mapping of keys")
             continue
         resolved[str(name)] = _App(str(name), index, app, places, spec, presets, component_files or {}, report, scale.get(name)).resolve()
-    _check_together(resolved, places, report)
+    contract_together.check(resolved, places, report)
     if problems:
         raise ContractError(problems)
     return {"topology": places, "apps": resolved, **({"scaled": list(scale)} if scale else {})}
@@ -587,7 +587,7 @@ class _App:
             self.wrong("migrate.rehearsal.url", rules.service_url(url, ("postgres", "postgresql"), needs_path=True))
             if managed is None:
                 self.wrong("migrate.rehearsal.url", "is only for a managed database; for a local one provision.yml makes the copy")
-            elif _endpoint(url, POSTGRESQL_PORT) == _endpoint(managed, POSTGRESQL_PORT):
+            elif endpoint(url, POSTGRESQL_PORT) == endpoint(managed, POSTGRESQL_PORT):
                 self.wrong("migrate.rehearsal.url", "must not be database.url: the rehearsal empties what it names")
         elif rehearsal["enabled"] and managed is not None:
             self.wrong("migrate.rehearsal.url", "is required, since database.url names a managed database")
@@ -774,80 +774,3 @@ class _App:
             if not any(beat["file"].startswith(f"{name.strip('/')}/") for name in app["shared"]):
                 self.wrong(f"{path}.heartbeat.file", "must lie in one of shared, the only directories of a release that the app can write to")
         return beat
-
-
-def _check_together(apps: dict[str, Data], places: Data, report: Report) -> None:
-    """Judge what apps may not share."""
-    domains: dict[str, str] = {}
-    databases: dict[tuple[t.Any, ...], str] = {}
-    queues: dict[tuple[t.Any, ...], str] = {}
-    users: dict[str, str] = {}
-    for name, app in apps.items():
-        for domain in dict.fromkeys(app["domains"]):
-            if domain in domains:
-                report(f"apps.{name}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
-            domains.setdefault(domain, name)
-        for component, options in components.sites(app):
-            domain, owner = options["domain"], f"{name}.components.{component}"
-            if domain in domains:
-                report(f"apps.{owner}.domain", f"{domain} is already the domain of apps.{domains[domain]}")
-            domains.setdefault(domain, owner)
-        for component in app["components"]:
-            if components.project_name(name, component) in apps:
-                report(f"apps.{name}.components.{component}", f"has the name that apps.{name}-{component} has already; choose another for that app")
-        database = app["database"]
-        if database["enabled"] and not database["external"] and not database["image"]:
-            if ("local", database["name"]) in databases:
-                report(f"apps.{name}.database.name", f"{database['name']} is already the database of apps.{databases['local', database['name']]}")
-            if database["user"] in users:
-                report(f"apps.{name}.database.user", f"{database['user']} is already the database role of apps.{users[database['user']]}")
-            databases.setdefault(("local", database["name"]), name)
-            users.setdefault(database["user"], name)
-        if database["external"] and app["migrate"]:
-            key = _endpoint(database["url"], POSTGRESQL_PORT)
-            if key in databases:
-                report(f"apps.{name}.database.url", f"is the same database as that of apps.{databases[key]}, and both migrate it")
-            databases.setdefault(key, name)
-        if app["redis"]["external"]:
-            key = _endpoint(app["redis"]["url"], FIRST_REDIS_PORT)
-            if key in queues:
-                report(f"apps.{name}.redis.url", f"is the same Redis database as that of apps.{queues[key]}; they would take each other's jobs")
-            queues.setdefault(key, name)
-    if domains and not places["proxy"]:
-        report("topology.proxy", "holds no host, but there are domains to serve; put one into group proxy of the inventory")
-    _check_ports(apps, report)
-
-
-def _endpoint(url: str, port: int) -> tuple[t.Any, ...]:
-    parts = rules.split_url(url)
-    if parts is None:
-        return (url,)
-    return (parts.hostname, parts.port or port, parts.path.strip("/") or "0")
-
-
-def _check_ports(apps: dict[str, Data], report: Report) -> None:
-    """Report every port that two things on one host would listen on, once for each pair of things."""
-    taken: dict[tuple[str, int], str] = {}
-    told: set[tuple[str, str]] = set()
-
-    def claim(host: str, port: int, owner: str, key: str) -> None:
-        holder = taken.setdefault((host, port), owner)
-        if holder != owner and (holder, owner) not in told:
-            told.add((holder, owner))
-            report(key, f"port {port} on {host} is already taken by {holder}; pin one of the two to another port")
-
-    for name, app in apps.items():
-        redis, database = app["redis"], app["database"]
-        if database["image"]:
-            claim(database["host"], database["port"], f"apps.{name}.database", f"apps.{name}.database.port")
-        for kind in ("jobs", "cache"):
-            if redis[kind]:
-                claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")
-    for name, app in apps.items():
-        for host in app["hosts"]:
-            for component, port in components.published(app):
-                claim(host, port, f"apps.{name}.components.{component}", f"apps.{name}.components.{component}.port")
-            for process in app["processes"]:
-                owner = f"apps.{name}.processes.{process['name']}"
-                for port in process["slots"]["blue"] + process["slots"]["green"]:
-                    claim(host, port, owner, f"{owner}.port")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from . import components
 from .contract_rules import secrets_in
+from .contract_together import POSTGRESQL_PORT, REDIS_PORT
 from .runtime import COMPOSE, PM2
 
 Data = dict[str, t.Any]
@@ -18,7 +19,6 @@ Data = dict[str, t.Any]
 UNKNOWN = "unknown-until-first-run"
 LOOPBACK = "127.0.0.1"
 #: Inside containers.
-POSTGRESQL_PORT, REDIS_PORT = 5432, 6379
 PASSWORD_LENGTH = 48
 ADMIN_PASSWORD_LENGTH = 24
 
