@@ -18,7 +18,6 @@ Data = dict[str, t.Any]
 
 UNKNOWN = "unknown-until-first-run"
 LOOPBACK = "127.0.0.1"
-#: Inside containers.
 PASSWORD_LENGTH = 48
 ADMIN_PASSWORD_LENGTH = 24
 
