@@ -137,6 +137,13 @@ def test_what_two_would_share_is_refused():
     assert "has the name that apps.shop-s3 has already" in wrong(beside(s3={}), **{"shop-s3": WEB})["shop.components.s3"]
 
 
+def test_two_names_of_one_place_are_refused_among_components_too():
+    one = {"domain": "auth.example.com"}
+    assert wrong(beside(keycloak=one, btcpay=one))["shop.components.btcpay.domain"] == "auth.example.com is already the domain of apps.shop.components.keycloak"
+    taken = {"domain": changed(SHOP)["domain"]}
+    assert wrong(beside(keycloak=taken))["shop.components.keycloak.domain"] == f"{taken['domain']} is already the domain of apps.shop"
+
+
 def test_a_process_of_the_same_name_is_refused():
     app = changed(beside(s3={}), processes={"s3": {"command": ["node", "s3.js"]}})
     assert wrong(app)["shop.components.s3"].startswith("has the name of a process")
