@@ -11,6 +11,7 @@ import os
 import typing as t
 
 from .database import Database, Marks
+from .encoders import process_file
 from .errors import AnchorageError
 from .journal import Journal
 from .layout import COMMAND, DOCUMENTS, PATH, Layout
@@ -172,8 +173,7 @@ class App:
 
     def write_exec(self, path: str, *, argv: t.Sequence[str], cwd: str, env: t.Mapping[str, str], gid: int) -> None:
         """Write what C(anchorage exec) reads: command, directory and environment of one process, for the app's group only."""
-        data = {"argv": list(argv), "cwd": cwd, "env": dict(env)}
-        self.world.write_atomic(path, json.dumps(data, sort_keys=True).encode(), mode=0o640, uid=0, gid=gid)
+        self.world.write_atomic(path, process_file(argv, cwd, env), mode=0o640, uid=0, gid=gid)
 
     @property
     def command(self) -> str:

@@ -14,8 +14,9 @@ import re
 import typing as t
 
 from . import contract_rules as rules
-from .compose_project import PIDS, base_name, literal
+from .compose_project import PIDS, base_name
 from .contract_spec import fill, sound, unknown
+from .encoders import compose_text
 from .errors import AnchorageError
 
 Data = dict[str, t.Any]
@@ -405,7 +406,7 @@ def _literal(value: t.Any) -> t.Any:
         return {key: _literal(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_literal(part) for part in value]
-    return literal(value) if isinstance(value, str) else value
+    return compose_text(value) if isinstance(value, str) else value
 
 
 def _service(told: Data) -> Data:

@@ -28,6 +28,7 @@ MEMBERS = (
     "diagnosis",
     "dockerfile",
     "drain",
+    "encoders",
     "engine",
     "errors",
     "forecast",

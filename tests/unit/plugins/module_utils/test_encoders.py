@@ -10,6 +10,7 @@ themselves are asked in tests/integration/encoders.
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 import shlex
 import sqlite3
@@ -26,6 +27,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import encoders
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.tests import hostile
 
+ROOT = pathlib.Path(__file__).resolve().parents[4]
 CORPUS = hostile.all_values()
 
 #: Any text, and more often than chance would have it what means something to somebody.
@@ -262,3 +264,16 @@ def test_an_asterisk_in_a_password_file_is_one():
 def test_a_password_file_refuses_a_field_by_its_name(field, value):
     with pytest.raises(AnchorageError, match=f"^the {field} "):
         encoders.pgpass_line(**{"host": "h", "port": 1, "database": "d", "user": "u", "password": "p", field: value})
+
+
+# ---- nobody has an encoder of his own
+
+#: What one would be made of. Probes that encode the path of a request, and what masks logs in every notation there is, do not write a sink.
+OWN = re.compile(r"shlex\.(quote|join)|parse\.quote|import quote|replace\(\"'\", |replace\('\"', |replace\(\"\\\\\\\\\", |replace\(\"\\$\", ")
+ELSEWHERE = {"encoders.py", "masking.py", "http_probe.py", "worker_probe.py"}
+
+
+def test_every_sink_has_one_encoder():
+    found = {path.name: OWN.findall(path.read_text()) for path in ROOT.glob("plugins/**/*.py") if path.name not in ELSEWHERE}
+    assert {name: marks for name, marks in found.items() if marks} == {}
+    assert all(OWN.search(next(ROOT.glob(f"plugins/module_utils/{name}")).read_text()) for name in ELSEWHERE), "the search finds one where there is one"
