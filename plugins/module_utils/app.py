@@ -11,7 +11,7 @@ import os
 import typing as t
 
 from .database import Database, Marks
-from .encoders import process_file
+from .encoders import process_file, systemd_run_argument
 from .errors import AnchorageError
 from .journal import Journal
 from .layout import COMMAND, DOCUMENTS, PATH, Layout
@@ -169,7 +169,7 @@ class App:
         if memory_mb:
             command += [f"--property=MemoryMax={memory_mb}M", f"--property=ExecStopPost=-{COMMAND} out-of-memory"]
         command += [f"--setenv={key}={value}" for key, value in sorted(env.items())]
-        return [*command, "--", *argv]
+        return [*command, "--", *map(systemd_run_argument, argv)]
 
     def write_exec(self, path: str, *, argv: t.Sequence[str], cwd: str, env: t.Mapping[str, str], gid: int) -> None:
         """Write what C(anchorage exec) reads: command, directory and environment of one process, for the app's group only."""

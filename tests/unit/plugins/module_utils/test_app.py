@@ -88,6 +88,14 @@ def test_a_sandbox_has_a_user_limits_and_its_own_unit(tmp_path):
     assert not any("MemoryMax" in word for word in unlimited)
 
 
+def test_what_runs_in_a_sandbox_is_what_the_contract_says(tmp_path):
+    """systemd puts variables of its own in place, and empties those that it does not know, before a shell sees the words."""
+    app, _world, _log = make(tmp_path)
+    words = ["sh", "-c", "for d in a b; do echo ${d} $HOME; done"]
+    command = app.sandboxed(words, directory="/", env={}, writable=[], memory_mb=None, timeout_seconds=1, name="x")
+    assert command[-3:] == ["sh", "-c", "for d in a b; do echo $${d} $$HOME; done"]
+
+
 def test_what_a_step_runs_ends_with_the_step(tmp_path, monkeypatch):
     app, _world, _log = make(tmp_path)
     options = {"directory": "/", "env": {}, "writable": [], "memory_mb": None, "timeout_seconds": 1, "name": "x"}
