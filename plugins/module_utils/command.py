@@ -13,7 +13,7 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
+from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
     back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     back.add_argument("--json", action="store_true")
+    backup_command.add_parser(commands)
     end = commands.add_parser("end", help="end what a killed migration has left running in a container")
     end.add_argument("app")
     execute = commands.add_parser("exec", help="become the process that a file describes")
@@ -279,6 +280,11 @@ def _rollback(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps(answer["outcome"], indent=1, sort_keys=True))
     return 0 if answer["outcome"]["ok"] else 1
+
+
+def _backup(options: argparse.Namespace) -> int:
+    """Back up, prove, list."""
+    return backup_command.run(options)
 
 
 def _end(options: argparse.Namespace) -> int:
