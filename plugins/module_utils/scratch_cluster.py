@@ -175,6 +175,12 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     return "".join(f"{name} = {quoted(value)}\n" for name, value in sorted(chosen.items()))
 
 
+def own_unit(world: World) -> str | None:
+    """Return the unit of this collection that this runs in; None in a shell."""
+    found = re.search(r"/(anchorage-[^/\s]+\.service)(?:/|$)", (world.read("/proc/self/cgroup") or b"").decode(), re.MULTILINE)
+    return found.group(1) if found else None
+
+
 def last_words(log: str) -> str:
     """Return why a server did not come up, from its log: its own last complaint, and that of pgBackRest where WAL could not be had."""
     own = [found.group(1) for line in log.splitlines() if (found := _WORSE.match(line)) and not _EARLY.search(line)]
@@ -505,7 +511,9 @@ class Scratch:
         return done.stdout.strip() if done.rc == 0 else ""
 
     def _unit(self) -> list[str]:
-        bound = [f"--property=BindsTo={os.environ[UNIT]}", f"--property=After={os.environ[UNIT]}"] if os.environ.get(UNIT) else []
+        # It ends with its caller. Not After=, for which a caller of type oneshot would have to end first.
+        caller = os.environ.get(UNIT) or own_unit(self.world)
+        bound = [f"--property=BindsTo={caller}"] if caller else []
         # What pgBackRest is told when the server fetches WAL: it may write nowhere but here.
         told = {"ARCHIVE_ASYNC": "n", "LOCK_PATH": "/tmp", "LOG_LEVEL_CONSOLE": "warn", "LOG_LEVEL_FILE": "off"}
         return [
@@ -526,6 +534,8 @@ class Scratch:
             "--property=IOWeight=20",
             f"--property=MemoryMax={self.memory_mb}M",
             "--property=OOMPolicy=stop",
+            # Where memory runs out, it is the first to go, and not the live server.
+            "--property=OOMScoreAdjust=800",
             "--property=LimitCORE=0",
             f"--property=RuntimeMaxSec={LIFETIME_SECONDS}",
             "--property=KillMode=mixed",

@@ -23,6 +23,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster impo
     complaint,
     configuration,
     last_words,
+    own_unit,
     recovered,
     recovery_options,
     recovery_settings,
@@ -30,6 +31,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster impo
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
 from .backup_samples import KEY, OFFSITE, document
+from .health_fakes import FakeWorld
 
 LABEL = "20261130-051454F"
 INFO = {
@@ -331,6 +333,20 @@ def test_it_starts_in_a_unit_that_is_bounded_and_sees_no_live_data(host, scratch
         ):
             assert word in unit.argv
         assert unit.argv[-3:] == ["/usr/lib/postgresql/17/bin/postgres", "-D", scratch.data]
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("12:cpu:/\n1:name=systemd:/docker/ab/system.slice/anchorage-backup-proof.service\n", "anchorage-backup-proof.service"),
+        ("0::/system.slice/anchorage-backup-proof.service/.control\n", "anchorage-backup-proof.service"),
+        ("0::/system.slice/ssh.service\n", None),
+        ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+        ("", None),
+    ],
+)
+def test_it_ends_with_the_unit_that_it_was_started_from(text, unit):
+    assert own_unit(FakeWorld({"/proc/self/cgroup": text})) == unit
 
 
 def test_a_server_that_ends_is_told_at_once(host, scratch):
