@@ -117,7 +117,7 @@ def look(database: Database, chosen: t.Mapping[str, Way], *, seconds: float) -> 
     session = SESSION.format(milliseconds=int(seconds * 1000))
     done = database.psql(session + "".join(question(name, one) for name, one in chosen.items()), timeout=seconds)
     seen = {}
-    for line in done.stdout.splitlines():
+    for line in filter(None, done.stdout.splitlines()):
         row = json.loads(line)
         seen[row["name"]] = Look(row["rows"], frozenset(row["sample"]))
     failed = {}
