@@ -258,7 +258,9 @@ def _failure(app: App, step: str, error: Exception) -> dict[str, t.Any]:
 
 def keep_document(app: App) -> bool:
     """Write down what the contract says of the app, for the host's own use. The caller holds the lock. Returns whether it was news."""
-    path, data = f"{DOCUMENTS}/{app.name}.json", document_text(app.document)
+    # What one run alone is about is not what the contract says.
+    document = {key: value for key, value in app.document.items() if key != "keep_source"}
+    path, data = f"{DOCUMENTS}/{app.name}.json", document_text(document)
     if app.world.read(path) == data:
         return False
     app.world.write_atomic(path, data, mode=0o600)
