@@ -22,6 +22,9 @@ from .world import World, fsync_directory
 #: What is the host's own and no app's: recover.yml and provision.yml bring it, since a running host must not change under its own feet.
 OWN = ("/etc/", f"{STATE}/")
 
+#: What deploy.yml makes again.
+BUILT = "/releases"
+
 #: Enters an instance as its administrator.
 REDIS = "/usr/local/lib/anchorage/redis-instance"
 
@@ -83,7 +86,7 @@ class FilesRestore:
         """The directories that come back."""
         found = []
         for pattern in self.settings.paths:
-            if pattern.startswith(OWN):
+            if pattern.startswith(OWN) or pattern.endswith(BUILT):
                 continue
             for path in self.world.glob(pattern) or ([pattern] if not any(letter in pattern for letter in "*?[") else []):
                 if self.wish.app is None or f"/{self.wish.app}/" in f"{path}/":
@@ -124,7 +127,11 @@ class FilesRestore:
             self.log.say(f"files: {chosen}, of {told(chosen.at)}, {ago(max(0.0, self.world.now() - (chosen.at or 0)))} ago")
             plan = [self._fetch(chosen, tree) for tree in self.trees] + [self._fetch_redis(chosen, redis) for redis in self.redis]
             self.journal.note(plan=[{"from": str(chosen), "at": chosen.at, "files": plan}])
-        go_on()
+        try:
+            go_on()
+        except BaseException:
+            self._discard()
+            raise
         self.journal.mark("files ready")
 
     def _choose(self) -> Chosen:
@@ -232,6 +239,10 @@ class FilesRestore:
         for tree in self.trees:
             if not self.world.exists(tree.path) and self.world.exists(tree.aside):
                 os.rename(tree.aside, tree.path)
+        self._discard()
+
+    def _discard(self) -> None:
+        for tree in self.trees:
             self._clear(tree.staging)
         self._clear(WORK)
 
