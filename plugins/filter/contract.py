@@ -119,6 +119,9 @@ class FilterModule:
         projections = (
             views.app_secrets,
             views.app_urls,
+            views.backup_databases,
+            views.backup_paths,
+            views.backup_redis,
             views.base_firewall_allow,
             views.certbot_certificates,
             compose_views.docker_compose_projects,

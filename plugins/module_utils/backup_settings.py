@@ -280,6 +280,7 @@ def pgbackrest_configuration(settings: Settings) -> str:
         f"spool-path={SPOOL}",
         # The server has a /tmp of its own, where the default would put it.
         f"lock-path={SPOOL}/lock",
+        "archive-timeout=120",
         "log-level-console=warn",
         "log-level-file=off",
     ]

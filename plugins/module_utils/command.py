@@ -13,7 +13,11 @@ import socket
 import sys
 import typing as t
 
+<<<<<<< HEAD
 from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, restore_command, rollback, room, runtimes
+=======
+from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
+>>>>>>> main
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -87,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
     back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     back.add_argument("--json", action="store_true")
+    backup_command.add_parser(commands)
     end = commands.add_parser("end", help="end what a killed migration has left running in a container")
     end.add_argument("app")
     execute = commands.add_parser("exec", help="become the process that a file describes")
@@ -282,9 +287,15 @@ def _rollback(options: argparse.Namespace) -> int:
     return 0 if answer["outcome"]["ok"] else 1
 
 
+<<<<<<< HEAD
 def _restore(options: argparse.Namespace) -> int:
     """Bring data back."""
     return restore_command.run(options)
+=======
+def _backup(options: argparse.Namespace) -> int:
+    """Back up, prove, list."""
+    return backup_command.run(options)
+>>>>>>> main
 
 
 def _end(options: argparse.Namespace) -> int:

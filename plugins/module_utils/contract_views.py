@@ -10,6 +10,7 @@ import typing as t
 from urllib.parse import quote
 
 from . import components
+from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
 from .runtime import COMPOSE, PM2
@@ -50,6 +51,7 @@ def host_roles(contract: Data, host: str) -> list[str]:
         "pm2": bool(here),
         "nginx": bool(sites),
         "certbot": any(app["tls"]["mode"] == "acme" for app in sites),
+        "backup": True,
     }
     return [role for role, wanted in needed.items() if wanted]
 
@@ -156,6 +158,36 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
                     }
                 )
     return instances
+
+
+def backup_databases(contract: Data, secrets: Data, host: str) -> list[Data]:
+    """Return the databases that this host saves: those of its own cluster, and those that only an address leads to, from the first host of their app."""
+    found = []
+    for app in _apps(contract):
+        database = app["database"]
+        apart = bool(database["external"] or database["image"])
+        if not (_lives_on(database, host) or (database["enabled"] and apart and app["hosts"][0] == host)):
+            continue
+        entry = {"name": database["name"], "app": app["name"], "owner": database["user"]}
+        found.append({**entry, "url": database_url(contract, secrets, app, host)} if apart else entry)
+    return found
+
+
+def backup_redis(contract: Data, host: str) -> list[Data]:
+    """Return the Redis instances of this host whose data must survive; a cache need not."""
+    return [{"name": f"{app['name']}-jobs", "app": app["name"]} for app in _apps(contract) if _lives_on(app["redis"], host) and app["redis"]["jobs"]]
+
+
+def backup_paths(contract: Data, host: str) -> list[str]:
+    """Return what this host saves of files: secrets, certificates and journals, and of each app what outlives a release and how each release was made."""
+    found = ["/etc/anchorage", "/etc/letsencrypt", "/etc/nginx/tls", "/var/lib/anchorage"]
+    for app in _apps(contract):
+        if host in app["hosts"]:
+            found += [f"{app['home']}/shared", f"{app['home']}/releases"]
+            if app["runtime"] == COMPOSE and app["redis"]["image"] and app["redis"]["jobs"]:
+                # An append-only file may be copied while it is written: what its end lacks is at most the last second.
+                found.append(f"/var/lib/docker/volumes/{base_name(app['name'])}_redis-jobs/_data")
+    return found
 
 
 def pm2_users(contract: Data, host: str) -> list[Data]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 import urllib.parse
 
@@ -13,7 +14,7 @@ from .errors import AnchorageError
 from .world import Completed, World
 
 #: Parameters of a connection URL that libpq reads from the environment.
-PARAMETERS = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "connect_timeout": "PGCONNECT_TIMEOUT"}
+PARAMETERS = {"host": "PGHOST", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "connect_timeout": "PGCONNECT_TIMEOUT"}
 
 #: What node-postgres calls differently: its "no-verify" is libpq's "require".
 SSL_MODES = {"no-verify": "require"}
@@ -100,6 +101,22 @@ class Database:
                     next_step="Check that PostgreSQL runs (anchorage health says which) and knows the app's login, then run deploy.yml again.",
                 )
             self.world.sleep(1)
+
+
+def local_url(name: str, port: int) -> str:
+    """Return the address at which root finds a database of this host's own cluster: through its socket, as postgres."""
+    return f"postgresql://postgres@:{port}/{urllib.parse.quote(name, safe='')}?host=/var/run/postgresql"
+
+
+def versions(database: Database) -> tuple[int | None, int]:
+    """Return the major versions of this host's pg_dump, None where there is none, and of the server.
+
+    A client that is older than its server refuses, or leaves out what it does not know.
+    """
+    done = database.world.run(["pg_dump", "--version"], env=database.environment, timeout=30)
+    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    server = int(database.execute("SHOW server_version_num")) // 10000
+    return (int(found.group(1)) if done.rc == 0 and found else None), server
 
 
 def first_line(text: str) -> str:

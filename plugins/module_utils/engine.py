@@ -20,12 +20,13 @@ from .database import Database
 from .dead_man import DeadMan
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
+from .migration_lock import LOCK
 from .prober import Prober
 from .prober import target as prober_target
 from .runtime import COMPOSE, name_of
 from .slots import running
 from .step_activate import activate
-from .step_migrate import LOCK, migrate
+from .step_migrate import migrate
 from .step_stage import is_built, stage
 from .world import World
 

@@ -12,13 +12,13 @@ on a socket in its directory only, unless a port is asked for::
         scratch.start(600)
         scratch.database("shop").execute("SELECT count(*) FROM item")
 
-Nothing is left of it afterwards; what a killed one left goes before the next one begins. One directory serves one caller at a time: whoever
-uses it holds the backup's lock.
+Nothing is left of it afterwards; what a killed one left goes before the next one begins. One directory serves one caller at a time.
 """
 
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import os
 import re
@@ -251,14 +251,18 @@ class Scratch:
     :arg directory: where it lies; its parents must let the user postgres pass.
     :arg cluster: name of the live cluster, of which the libraries to preload are asked.
     :arg memory_mb: what its unit may take.
+    :arg patience: seconds to wait for another caller who uses the directory.
     """
 
-    def __init__(self, world: World, version: str, directory: str = DIRECTORY, *, cluster: str = "main", memory_mb: int = MEMORY_MB) -> None:
+    def __init__(
+        self, world: World, version: str, directory: str = DIRECTORY, *, cluster: str = "main", memory_mb: int = MEMORY_MB, patience: float = 0
+    ) -> None:
         self.world = world
         self.version = str(version)
         self.directory = directory.rstrip("/")
         self.cluster = cluster
         self.memory_mb = memory_mb
+        self.patience = patience
         self.port: int | None = None
         self.programs = PROGRAMS.format(version=self.version)
         self.unit = f"anchorage-{os.path.basename(self.directory)}-postgresql.service"
@@ -266,12 +270,21 @@ class Scratch:
         self.log = f"{self.directory}/log"
 
     def __enter__(self) -> Scratch:
-        self.remove()
-        self._make()
+        self._make_above()
+        self._lock = self._locked()
+        try:
+            self.remove()
+            self._make()
+        except BaseException:
+            self._lock.close()
+            raise
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.remove()
+        try:
+            self.remove()
+        finally:
+            self._lock.close()
 
     # -- what it is filled with
 
@@ -406,11 +419,31 @@ class Scratch:
 
     # -- how
 
-    def _make(self) -> None:
+    def _locked(self) -> t.IO[str]:
+        """Return a file that is locked; the kernel frees it with its owner."""
+        stream = open(f"{self.directory}.lock", "a", encoding="utf-8")
+        end = self.world.monotonic() + self.patience
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return stream
+            except OSError as error:
+                if self.world.monotonic() >= end:
+                    stream.close()
+                    raise AnchorageError(
+                        "Another proof or restore uses the throw-away PostgreSQL of this host.",
+                        what="scratch cluster",
+                        next_step="Wait for it, then do it again.",
+                    ) from error
+            self.world.sleep(1)
+
+    def _make_above(self) -> None:
         above = os.path.dirname(self.directory)
         self.world.make_directory(above, mode=0o711)
         # The user postgres must pass; what lies there is closed to it by its own modes.
         self.world.run(["chmod", "a+x", above], timeout=30)
+
+    def _make(self) -> None:
         for path, owner, mode in (
             (self.directory, "root", "0750"),
             (f"{self.directory}/{MARKER}", "root", "0640"),

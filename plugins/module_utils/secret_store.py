@@ -27,11 +27,14 @@ def make(length: int) -> str:
     return secrets.token_hex((length + 1) // 2)[:length]
 
 
-def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool) -> tuple[dict[str, str], list[str]]:
+def ensure(
+    world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, given: t.Mapping[str, str] | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Return an app's secrets and the names of those that were (or in check mode would be) made.
 
     :arg wanted: length of each secret by its name.
-    :raises AnchorageError: when the file is damaged: making new ones would lock the app out of its data.
+    :arg given: secrets that somebody chose; they are kept where there is none yet.
+    :raises AnchorageError: when the file is damaged, or keeps another secret than was given: a new one would lock the app out of its data.
     """
     path = f"{SECRETS}/{app}.json"
     raw = world.read(path)
@@ -43,7 +46,14 @@ def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool) 
             f"The secrets file {path} is damaged: {error}. New secrets would lock {app} out of its own data, so none were made.",
             next_step=f"Restore {path} from the backup.",
         ) from error
+    for name, value in (given or {}).items():
+        if kept.get(name) not in (None, "", value):
+            raise AnchorageError(
+                f"{path} keeps another {name} than the one that was given; what was made with the former could not be read any more.",
+                next_step=f"Leave the given {name} out of the inventory, or give the one that is kept.",
+            )
+    new = [*new, *(name for name in sorted(given or {}) if name not in kept and name not in new)]
     if new and not check:
-        kept.update({name: make(wanted[name]) for name in new})
+        kept.update({name: (given or {}).get(name) or make(wanted[name]) for name in new})
         world.write_atomic(path, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode(), mode=0o600, uid=0, gid=0)
     return kept, new

@@ -41,6 +41,10 @@ options:
         description: How many hexadecimal characters each secret has, by its name.
         type: dict
         required: true
+      keep:
+        description: Secrets that somebody chose, by name. They are kept where there is none yet; a host that keeps another one is refused.
+        type: dict
+        default: {}
 """
 
 EXAMPLES = r"""
@@ -78,7 +82,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 def main() -> None:
     """Read or make the secrets of each app."""
-    options = {"name": {"type": "str", "required": True}, "generate": {"type": "dict", "required": True, "no_log": False}}
+    options = {"name": {"type": "str", "required": True}, "generate": {"type": "dict", "required": True, "no_log": False}, "keep": {"type": "dict", "default": {}, "no_log": True}}
     module = AnsibleModule(argument_spec={"apps": {"type": "list", "elements": "dict", "required": True, "options": options}}, supports_check_mode=True)
     kept: dict[str, dict[str, str]] = {}
     made: dict[str, list[str]] = {}
@@ -86,7 +90,7 @@ def main() -> None:
         if not module.check_mode:
             os.makedirs(SECRETS, mode=0o700, exist_ok=True)
         for app in module.params["apps"]:
-            kept[app["name"]], new = ensure(World(), app["name"], app["generate"], check=module.check_mode)
+            kept[app["name"]], new = ensure(World(), app["name"], app["generate"], check=module.check_mode, given=app["keep"])
             if new:
                 made[app["name"]] = new
     except (AnchorageError, PermissionError) as error:
