@@ -13,11 +13,7 @@ import socket
 import sys
 import typing as t
 
-<<<<<<< HEAD
-from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, restore_command, rollback, room, runtimes
-=======
-from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
->>>>>>> main
+from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, restore_command, rollback, room, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -287,15 +283,14 @@ def _rollback(options: argparse.Namespace) -> int:
     return 0 if answer["outcome"]["ok"] else 1
 
 
-<<<<<<< HEAD
 def _restore(options: argparse.Namespace) -> int:
     """Bring data back."""
     return restore_command.run(options)
-=======
+
+
 def _backup(options: argparse.Namespace) -> int:
     """Back up, prove, list."""
     return backup_command.run(options)
->>>>>>> main
 
 
 def _end(options: argparse.Namespace) -> int:
