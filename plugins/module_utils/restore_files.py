@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import typing as t
 
 from . import backup_run, restore_plan
@@ -151,15 +152,38 @@ class FilesRestore:
                 next_step="Take another backup or target: anchorage backup list",
             )
         if not self.world.exists(tree.coming):
-            raise AnchorageError(f"{chosen} does not have {tree.path}.", what="restore", next_step="Take a snapshot that has it: anchorage backup list")
+            self.log.say(f"files: {tree.path} is not in the snapshot, and stays as it is")
+            return {"path": tree.path, "missing": True}
+        self._settle_owner(tree)
         only_here, changed, only_there = differences(tree.path, tree.coming)
         self.log.say(f"files: {tree.path}: {only_here} files that only the present has, {changed} that go back to what they were, {only_there} that come back")
         return {"path": tree.path, "only_live": only_here, "changed": changed, "only_restored": only_there, "aside": tree.aside}
 
+    def _settle_owner(self, tree: Tree) -> None:
+        """Give the files to the app's user of today: on another host it has another number."""
+        owner = os.lstat(tree.coming)
+        for app in self.apps:
+            if f"/{app}/" not in f"{tree.path}/":
+                continue
+            try:
+                user = pwd.getpwnam(app)
+            except KeyError:
+                continue
+            if owner.st_uid not in (0, user.pw_uid):
+                self._must("chown", "-hR", f"--from={owner.st_uid}", f"{user.pw_uid}", tree.coming)
+            if owner.st_gid not in (0, user.pw_gid):
+                self._must("chown", "-hR", f"--from=:{owner.st_gid}", f":{user.pw_gid}", tree.coming)
+
     def _fetch_redis(self, chosen: Chosen, redis: Redis) -> Data:
         self.world.make_directory(WORK, mode=0o700)
         path = f"{WORK}/{redis.name}.rdb"
-        fetch_file(self.settings, self.world, chosen, f"{backup_run.STAGE}/redis/{redis.name}.rdb", path)
+        try:
+            fetch_file(self.settings, self.world, chosen, f"{backup_run.STAGE}/redis/{redis.name}.rdb", path)
+        except AnchorageError as error:
+            if self.wish.app:
+                raise
+            self.log.say(f"redis {redis.name} stays as it is: {error.message}")
+            return {"redis": redis.name, "missing": True}
         if not self.world.read_part(path, 0, 5) == b"REDIS":
             raise AnchorageError(
                 f"What {chosen} has of Redis {redis.name} is no snapshot of Redis.", what="restore", next_step="Take another backup: anchorage backup list"

@@ -32,7 +32,12 @@ def choose(settings: Settings, world: World, wish: Wish, wanted: t.Any) -> Chose
     if wish.how == restore_plan.POINT:
         return restore_plan.from_points(App(wanted.app, world).journal.restore_points(), wish)
     if wanted.method == ARCHIVE and not _is_snapshot(settings, wish):
-        return restore_plan.from_archive(archives(settings, world, wish.target), wish)
+        try:
+            return restore_plan.from_archive(archives(settings, world, wish.target), wish)
+        except AnchorageError:
+            # The archive may be gone with the host that it lay on, while dumps went elsewhere.
+            if wish.how == restore_plan.BACKUP or wish.target or not any(settings.dumped(target) for target in settings.for_job(FILES)):
+                raise
     return choose_snapshot(settings, world, wish)
 
 

@@ -111,7 +111,7 @@ plan:
   type: list
   elements: dict
   returned: success
-  sample: [{"database": "shop", "from": "pgBackRest's backup 20261120-013000F at local", "lost_rows": 7, "losses": [{"table": "public.orders", "only_live": 7}]}]
+  sample: [{"database": "shop", "lost_rows": 7, "losses": [{"table": "public.orders", "only_live": 7}]}]
 aside:
   description: What restores have set aside and nobody has removed.
   type: list
