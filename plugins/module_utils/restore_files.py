@@ -147,7 +147,7 @@ class FilesRestore:
         done = backup_run.restic(self.settings, self.world, target, *words, timeout=float(self.settings.timeouts["files_seconds"]))
         if done.rc != 0:
             raise AnchorageError(
-                f"{tree.path} could not be had from {chosen}: {backup_run._restic_said(done)}.",
+                f"{tree.path} could not be had from {chosen}: {backup_run.restic_said(done)}.",
                 what="restore",
                 next_step="Take another backup or target: anchorage backup list",
             )

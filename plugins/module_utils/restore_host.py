@@ -15,7 +15,7 @@ import typing as t
 
 from . import backup_run, restore_plan, restore_source
 from .app import Log
-from .backup_settings import DATABASE, FILES, Settings
+from .backup_settings import DATABASE, FILES, PLACES, Settings
 from .errors import AnchorageError
 from .layout import DOCUMENTS, SECRETS
 from .restore_journal import DIRECTORY
@@ -118,7 +118,7 @@ def fetch(settings: Settings, world: World, log: Log, wish: Wish) -> list[str]:
         includes = [word for path in early(settings) for word in ("--include", path)]
         done = backup_run.restic(settings, world, target, "restore", chosen.backup, "--target", STAGE, *includes, timeout=1800)
         if done.rc != 0:
-            raise AnchorageError(f"Secrets could not be had from {chosen}: {backup_run._restic_said(done)}.", what="recovery")
+            raise AnchorageError(f"Secrets could not be had from {chosen}: {backup_run.restic_said(done)}.", what="recovery")
         if not world.listdir(f"{STAGE}{SECRETS}"):
             raise AnchorageError(
                 f"{chosen} holds no secrets ({SECRETS}).", what="recovery", next_step="Take another target (-e target=NAME) or moment (-e time='…')."
@@ -174,6 +174,16 @@ def _place(world: World, path: str, source: str) -> bool:
         with open(source, "rb") as stream:
             world.write_atomic(path, stream.read(), mode=stat.S_IMODE(entry.st_mode), uid=entry.st_uid, gid=entry.st_gid)
     return True
+
+
+def own(settings: Settings, world: World) -> None:
+    """Give repositories that lie on this host to its own postgres: on the lost host, that user had another number."""
+    for target in settings.for_job(DATABASE):
+        path = f"{target.path}/{PLACES[DATABASE]}"
+        if not target.away and world.exists(path):
+            done = world.run(["chown", "-hR", "postgres:postgres", path], timeout=3600)
+            if done.rc != 0:
+                raise AnchorageError(f"{path} could not be given to postgres: {done.stderr.strip()[:300]}", what="recovery")
 
 
 def sources(settings: Settings, world: World, wish: Wish) -> str:

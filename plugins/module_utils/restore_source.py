@@ -71,7 +71,7 @@ def snapshots(settings: Settings, world: World, only: str | None) -> dict[str, l
         done = backup_run.restic(settings, world, target, "snapshots", "--json", f"--tag={FILES}", timeout=300)
         try:
             if done.rc != 0:
-                raise ValueError(backup_run._restic_said(done))
+                raise ValueError(backup_run.restic_said(done))
             found[target.name] = json.loads(done.stdout) or []
         except ValueError as error:
             found[target.name] = AnchorageError(f"it cannot be read: {error}")
@@ -90,7 +90,7 @@ def fetch_file(settings: Settings, world: World, chosen: Chosen, source: str, pa
     if done.rc != 0 or not world.size(path):
         world.remove(path)
         raise AnchorageError(
-            f"{source} could not be had from {chosen}: {backup_run._restic_said(done)}.",
+            f"{source} could not be had from {chosen}: {backup_run.restic_said(done)}.",
             what="fetching from the backup",
             next_step="Take another backup, or another target: anchorage backup list",
         )

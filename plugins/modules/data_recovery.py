@@ -30,7 +30,7 @@ options:
     description:
       - V(begin) sees that the host is empty, or that its recovery is under way.
       - V(secrets) brings secrets and certificates. Files that are there already stay, and must be the same.
-      - V(sources) says where the databases come from.
+      - V(sources) says where the databases come from. A repository on this host is given to its own postgres.
       - V(mark) remembers that O(step) is done, V(finish) that the host serves.
     type: str
     choices: [begin, secrets, sources, mark, finish]
@@ -102,7 +102,9 @@ def _secrets(module: AnsibleModule, world: World) -> dict[str, t.Any]:
 
 def _sources(module: AnsibleModule, world: World) -> dict[str, t.Any]:
     wish = restore_host.wish(module.params["time"], module.params["target"], world.now())
-    return {"source": restore_host.sources(backup_settings.load(world), world, wish)}
+    settings = backup_settings.load(world)
+    restore_host.own(settings, world)
+    return {"source": restore_host.sources(settings, world, wish)}
 
 
 def _mark(module: AnsibleModule, world: World) -> dict[str, t.Any]:
