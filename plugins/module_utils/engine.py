@@ -35,6 +35,9 @@ STEPS = ("stage", "migrate", "activate")
 #: A step that is no part of a deploy: the same activation, of an earlier release.
 ROLLBACK = "rollback"
 
+#: What is said of a step that died; whoever lets something else be followed has words of its own.
+AGAIN = "Run deploy.yml again; it goes on where the journal says."
+
 #: Seconds that the unit of a step which has ended may need to go.
 LAST_WORDS = 30
 
@@ -419,7 +422,7 @@ def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str,
 def _died(app: App, step: dict[str, t.Any]) -> dict[str, t.Any]:
     name = f"{step.get('step', 'the step')} of {app.name}"
     message = f"Step {name} ended without a word: it was killed, or the host went down."
-    error = {"message": message, "live": app.living(), "next_step": "Run deploy.yml again; it goes on where the journal says."}
+    error = {"message": message, "live": app.living(), "next_step": getattr(app, "again", AGAIN)}
     return {**step, "ok": False, "changed": True, "error": error, "text": f"{message} Live now: {app.living()}. Next: {error['next_step']}"}
 
 
