@@ -91,7 +91,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     #: Whom it asks on the host.
-    asked = MODULE
+    module_name = MODULE
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Do the step."""
@@ -171,7 +171,7 @@ class ActionModule(ActionBase):
         return source_tree.file_checksum(absolute), absolute
 
     def _ask(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
-        answer = self._execute_module(module_name=self.asked, module_args=args, task_vars=self._vars)
+        answer = self._execute_module(module_name=self.module_name, module_args=args, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise StepFailed(answer)
         return t.cast("dict[str, t.Any]", answer)

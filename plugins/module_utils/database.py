@@ -10,6 +10,7 @@ import re
 import typing as t
 import urllib.parse
 
+from .encoders import url_part
 from .errors import AnchorageError
 from .world import Completed, World
 
@@ -116,7 +117,7 @@ class Database:
 
 def local_url(name: str, port: int) -> str:
     """Return the address at which root finds a database of this host's own cluster: through its socket, as postgres."""
-    return f"postgresql://postgres@:{port}/{urllib.parse.quote(name, safe='')}?host=/var/run/postgresql"
+    return f"postgresql://postgres@:{port}/{url_part(name, 'the database')}?host=/var/run/postgresql"
 
 
 def versions(database: Database) -> tuple[int | None, int]:

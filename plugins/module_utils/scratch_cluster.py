@@ -26,6 +26,7 @@ import typing as t
 
 from .app import UNIT
 from .database import Database, first_line
+from .encoders import postgresql_setting
 from .errors import AnchorageError
 from .layout import STATE
 from .room import MIB, Amount, Full, mount_point, supply
@@ -151,12 +152,6 @@ def recovery_settings(text: str) -> str:
     return "".join(f"{line}\n" for line in text.splitlines() if _RECOVERY.match(line))
 
 
-def quoted(value: str) -> str:
-    """Return a value as postgresql.conf writes it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
-
-
 def configuration(version: str, *, directory: str, port: int | None, preload: str) -> str:
     """Return the text of postgresql.conf."""
     chosen = {**CONFIGURATION}
@@ -172,7 +167,7 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     )
     if port:
         chosen["listen_addresses"] = "127.0.0.1"
-    return "".join(f"{name} = {quoted(value)}\n" for name, value in sorted(chosen.items()))
+    return "".join(f"{name} = {postgresql_setting(value)}\n" for name, value in sorted(chosen.items()))
 
 
 def own_unit(world: World) -> str | None:
