@@ -17,7 +17,7 @@ import re
 import time
 import typing as t
 
-from . import backup_compare, backup_proof_files
+from . import backup_boot, backup_compare, backup_proof_files
 from .app import Log
 from .backup_report import Report
 from .backup_settings import DATABASE, GAP, Settings, Target
@@ -160,6 +160,7 @@ def _database(settings: Settings, world: World, target: Target, report: Report) 
         expected = {database.name for database in settings.databases if database.method == "archive" and database.url is None}
         _compared(world, archive.port, scratch, sights, second, after, looked, expected, report, limit)
         _checked(world, scratch, report, limit)
+        booted(settings, world, scratch, expected, report)
         size = scratch.psql("postgres", "SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")
     _looked_through(settings, world, target, known, int(size), report, limit)
 
@@ -242,6 +243,19 @@ def _compared(
         report.say(f"{name}: {told['tables']} tables with {told['rows']} rows; {len(found.equal)} equal to the row, {len(found.moving)} in motion")
 
 
+def booted(settings: Settings, world: World, scratch: Scratch, databases: t.Collection[str], report: Report) -> None:
+    """Start the apps that the settings name against their restored databases."""
+    wanted = [database.app for database in settings.databases if database.name in databases and database.app in (settings.proof.get("boot") or [])]
+    for name in sorted(set(wanted)):
+        try:
+            found = backup_boot.boot(world, scratch, name)
+        except AnchorageError as error:
+            report.wrong(f"{name} does not start on the restored data: {error.message}")
+            continue
+        report.facts.setdefault("booted", {})[name] = found
+        report.say(f"{name}: {found['skipped']}, so it was not started" if "skipped" in found else f"{name} runs on the restored data ({found['seconds']} s)")
+
+
 def _mark(database: Database) -> str | None:
     """Return the release for which a database was migrated last."""
     if database.execute("SELECT to_regclass('anchorage.release') IS NOT NULL") != "t":
@@ -307,9 +321,13 @@ def _looked_through(settings: Settings, world: World, target: Target, known: Dat
     else:
         segments = ["".join(found.groups()) for found in SEGMENT.finditer(listed.stdout)]
         gone = missing(segments, size, first=known["backup"][0]["archive"]["start"])
-        report.facts["segments"] = len(segments)
-        if gone:
+        report.facts.update(segments=len(segments), gaps=gone[:20])
+        newest = max((entry["archive"]["start"] for entry in known["backup"] if entry.get("type") == "full"), default="")
+        if any(name[8:] >= newest[8:] for name in gone):
             report.wrong(f"{len(gone)} segments of WAL are missing at {target.name}, so no moment between is to be had: {', '.join(gone[:5])}")
+        elif gone:
+            # It was told when it happened, and a full backup has been taken since; it stays so until that time is too old to be kept.
+            report.say(f"{len(gone)} segments of WAL before the newest full backup are missing, so no moment between is to be had: {', '.join(gone[:5])}")
     weight = sum(int(entry["info"]["repository"].get("delta") or 0) for entry in known["backup"])
     if target.away and weight > VERIFY_BYTES:
         report.facts["verified"] = f"not the whole repository: {weight >> 20} MiB behind a network"

@@ -93,8 +93,9 @@ CONFIGURATION = {
 SINCE = {17: {"event_triggers": "off"}}
 
 ACCESS = """\
-local  all  all                peer map=scratch
-host   all  all  127.0.0.1/32  scram-sha-256
+local  all  postgres                peer map=scratch
+local  all  all                     scram-sha-256
+host   all  all       127.0.0.1/32  scram-sha-256
 """
 IDENTITIES = """\
 scratch  root      postgres
@@ -175,8 +176,10 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     return "".join(f"{name} = {quoted(value)}\n" for name, value in sorted(chosen.items()))
 
 
-def own_unit(world: World) -> str | None:
+def caller(world: World) -> str | None:
     """Return the unit of this collection that this runs in; None in a shell."""
+    if os.environ.get(UNIT):
+        return os.environ[UNIT]
     found = re.search(r"/(anchorage-[^/\s]+\.service)(?:/|$)", (world.read("/proc/self/cgroup") or b"").decode(), re.MULTILINE)
     return found.group(1) if found else None
 
@@ -512,8 +515,8 @@ class Scratch:
 
     def _unit(self) -> list[str]:
         # It ends with its caller. Not After=, for which a caller of type oneshot would have to end first.
-        caller = os.environ.get(UNIT) or own_unit(self.world)
-        bound = [f"--property=BindsTo={caller}"] if caller else []
+        holder = caller(self.world)
+        bound = [f"--property=BindsTo={holder}"] if holder else []
         # What pgBackRest is told when the server fetches WAL: it may write nowhere but here.
         told = {"ARCHIVE_ASYNC": "n", "LOCK_PATH": "/tmp", "LOG_LEVEL_CONSOLE": "warn", "LOG_LEVEL_FILE": "off"}
         return [

@@ -54,7 +54,7 @@ class Host(FakeWorld):
         self.amcheck = Completed(0, "", "")
         self.databases = ["postgres", "shop"]
         self.inserted = [0]
-        self.listing = Completed(0, "", "")
+        self.full = 0
 
     def row(self):
         counter = self.inserted.pop(0) if len(self.inserted) > 1 else self.inserted[0]
@@ -68,9 +68,10 @@ class Host(FakeWorld):
                 return Completed(2, "", "connection refused")
             return Completed(0, f"{self.psql(sql, where, call['env']['PGDATABASE'])}\n", "")
         if "info" in words:
-            known = {"label": LABEL, "info": {"size": 1, "repository": {"delta": 1 << 20}}, "archive": {"start": SEGMENTS[0]}}
+            known = {"label": LABEL, "type": "full", "info": {"size": 1, "repository": {"delta": 1 << 20}}, "archive": {"start": SEGMENTS[self.full]}}
             archive = [{"id": "17-1", "min": self.segments[0], "max": self.segments[-1]}]
-            return Completed(0, json.dumps([{"name": "main", "status": {"code": 0}, "repo": [], "backup": [known], "archive": archive}]), "")
+            old = {**known, "archive": {"start": SEGMENTS[0]}}
+            return Completed(0, json.dumps([{"name": "main", "status": {"code": 0}, "repo": [], "backup": [old, known], "archive": archive}]), "")
         if "repo-ls" in words:
             return Completed(0, "\n".join(f"17-1/{name[:16]}/{name}-{DIGEST}.zst" for name in self.segments), "")
         if "verify" in words:
@@ -229,6 +230,14 @@ def test_without_the_live_server_the_copy_is_judged_by_itself(host):
 def test_wal_that_is_missing_in_between_is_named(host):
     del host.segments[1]
     assert "1 segments of WAL are missing at local, so no moment between is to be had: 000000010000000000000003" in prove(host)["cause"]
+
+
+def test_a_gap_that_a_full_backup_has_closed_is_told_and_no_alarm(host):
+    del host.segments[1]
+    host.full = 2
+    found = prove(host)
+    assert found["ok"], found["cause"]
+    assert found["what"]["gaps"] == ["000000010000000000000003"]
 
 
 def test_a_repository_that_is_damaged_elsewhere_is_found(host):

@@ -20,10 +20,10 @@ from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster impo
     Recovered,
     Scratch,
     backups,
+    caller,
     complaint,
     configuration,
     last_words,
-    own_unit,
     recovered,
     recovery_options,
     recovery_settings,
@@ -346,7 +346,7 @@ def test_it_starts_in_a_unit_that_is_bounded_and_sees_no_live_data(host, scratch
     ],
 )
 def test_it_ends_with_the_unit_that_it_was_started_from(text, unit):
-    assert own_unit(FakeWorld({"/proc/self/cgroup": text})) == unit
+    assert caller(FakeWorld({"/proc/self/cgroup": text})) == unit
 
 
 def test_a_server_that_ends_is_told_at_once(host, scratch):
