@@ -46,7 +46,7 @@ def model(options: Data) -> Data:
     targets = _targets(options.get("targets") or [], wrong)
     archive = _archive(options, wrong)
     databases = _databases(options, archive, wrong)
-    for key in ("retention_days", "full_days", "archive_timeout_seconds", "wal_max_mb", "proof_max_age_days"):
+    for key in ("retention_days", "full_days", "wal_max_mb", "proof_max_age_days"):
         if int(options[key]) < 1:
             wrong.append(f"backup_{key} is {options[key]}, it must be at least 1")
     key = str(options.get("key") or options.get("kept_key") or UNKNOWN_KEY)
@@ -174,7 +174,6 @@ def _archive(options: Data, wrong: list[str]) -> Data | None:
         "cluster": name,
         "port": int(cluster.get("port") or 5432),
         "stanza": name,
-        "archive_timeout_seconds": int(options["archive_timeout_seconds"]),
     }
 
 

@@ -28,6 +28,9 @@ DAY = 86400.0
 #: A last run that is older than this says that the host was away, or that its clock is wrong; nothing old is removed then.
 LONG_AGO = 8 * DAY
 
+#: Why nothing old is removed.
+DOUBT = "the time does not follow from the last run's, and no time server has confirmed it, so nothing old is removed"
+
 #: How often a repository of restic is tidied up, in seconds.
 PRUNED_EVERY = DAY
 
@@ -77,19 +80,25 @@ def _run(settings: Settings, world: World, log: Log, job: str, *, full: bool) ->
     backup_results.begin(world, job)
     targets: dict[str, Data] = {}
     problem = ""
+    doubted = doubtful_clock(before, began, lambda: synchronised(world))
+    if doubted:
+        log.say(f"{job}: {DOUBT}")
     try:
         if job == DATABASE:
             for target in settings.for_job(job):
-                targets[target.name] = _guarded(log, target, lambda target=target: _database(settings, world, log, target, before, full=full))
+                targets[target.name] = _guarded(log, target, lambda target=target: _database(settings, world, log, target, full=full, expire=not doubted))
             _close_gap(world, log, began, targets)
         else:
             with _staged(settings, world, log) as (staged, problem):
                 for target in settings.for_job(job):
-                    targets[target.name] = _guarded(log, target, lambda target=target: _files(settings, world, log, target, staged, before))
+                    targets[target.name] = _guarded(
+                        log, target, lambda target=target: _files(settings, world, log, target, staged, None if doubted else before)
+                    )
     except AnchorageError as error:
         problem = error.message
         log.say(f"{job}: {error.text()}")
     found = backup_results.judged(job, targets, problem=problem, began=began, now=world.now(), before=before)
+    found["clock_doubted"] = doubted
     backup_results.end(world, job, found)
     log.say(f"{job}: {'done' if found['ok'] else 'FAILED'} in {found['seconds']} s" + (f": {found['cause']}" if found["cause"] else ""))
     return found
@@ -104,13 +113,20 @@ def _guarded(log: Log, target: Target, save: t.Callable[[], Data]) -> Data:
         return {"ok": False, "cause": error.message}
 
 
-def trusted_clock(before: Data, now: float) -> bool:
-    """Tell whether the time since the last run can be right; what is old is only removed then.
+def doubtful_clock(before: Data, now: float, synchronised: t.Callable[[], bool]) -> bool:
+    """Tell whether the time cannot be relied on; nothing old is removed then.
 
-    A clock that jumps ahead would make everything old, and one that went back makes what is new the oldest.
+    A clock that jumps ahead would make everything old, and one that went back makes what is new the oldest. So a time that does not follow from
+    the last run's is doubted, by that run and those after it, until a time server has confirmed it.
     """
     last = before.get("finished")
-    return last is None or 0 <= now - float(last) <= LONG_AGO
+    jumped = last is not None and not 0 <= now - float(last) <= LONG_AGO
+    return (jumped or bool(before.get("clock_doubted"))) and not synchronised()
+
+
+def synchronised(world: World) -> bool:
+    """Tell whether a time server has set this host's clock."""
+    return world.run(["timedatectl", "show", "--property=NTPSynchronized", "--value"], timeout=20).stdout.strip() == "yes"
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------------
@@ -157,7 +173,7 @@ def gap(world: World) -> float | None:
     return max((float(words[0]) for words in lines if words and words[0].isdigit()), default=None)
 
 
-def _database(settings: Settings, world: World, log: Log, target: Target, before: Data, *, full: bool) -> Data:
+def _database(settings: Settings, world: World, log: Log, target: Target, *, full: bool, expire: bool) -> Data:
     limit = float(settings.timeouts["database_seconds"])
     found = info(settings, world, target)
     if not found.get("db"):
@@ -175,13 +191,9 @@ def _database(settings: Settings, world: World, log: Log, target: Target, before
         raise AnchorageError(f"pgBackRest said that it was done, but {target.name} has no new backup without an error.", what="backup of the database")
     newest = fresh[-1]
     log.say(f"{target.name}: {newest['type']} backup {newest['label']}, {newest['info']['size'] / 1048576:.1f} MiB")
-    if trusted_clock(before, world.now()):
+    if expire:
         _must(postgres(settings, world, target, "expire", timeout=600), target)
-        kept = ""
-    else:
-        kept = "nothing old was removed, since the clock cannot be right, or this host was away for long"
-        log.say(f"{target.name}: {kept}")
-    return {"backup": newest["label"], "kind": newest["type"], "bytes": newest["info"]["size"], **({"note": kept} if kept else {})}
+    return {"backup": newest["label"], "kind": newest["type"], "bytes": newest["info"]["size"]}
 
 
 def create(settings: Settings, world: World) -> Completed:
@@ -267,7 +279,8 @@ def restic(settings: Settings, world: World, target: Target, *words: str, timeou
     return world.run([*argv, *words], env=environment, timeout=timeout, cwd="/")
 
 
-def _files(settings: Settings, world: World, log: Log, target: Target, paths: list[str], before: Data) -> Data:
+def _files(settings: Settings, world: World, log: Log, target: Target, paths: list[str], before: Data | None) -> Data:
+    """Save to one target; without what was C(before) nothing old is removed."""
     limit = float(settings.timeouts["files_seconds"])
     _open(settings, world, log, target)
     argv = ["backup", "--json", f"--tag={FILES}", f"--host={socket.gethostname()}", "--exclude-caches"]
@@ -284,18 +297,12 @@ def _files(settings: Settings, world: World, log: Log, target: Target, paths: li
     size = int(summary["total_bytes_processed"])
     log.say(f"{target.name}: snapshot {summary['snapshot_id'][:8]}, {size / 1048576:.1f} MiB, {summary['data_added'] / 1048576:.1f} MiB of it new")
     told = {"backup": summary["snapshot_id"], "bytes": size, "added": int(summary["data_added"])}
-    return {**told, **_tidy(settings, world, log, target, before, limit)}
+    return {**told, **({} if before is None or target.append_only else _tidy(settings, world, target, before, limit))}
 
 
-def _tidy(settings: Settings, world: World, log: Log, target: Target, before: Data, limit: float) -> Data:
-    """Remove what is older than the retention, where this host may."""
+def _tidy(settings: Settings, world: World, target: Target, before: Data, limit: float) -> Data:
+    """Remove what is older than the retention."""
     pruned = float(((before.get("targets") or {}).get(target.name) or {}).get("pruned") or 0)
-    if target.append_only:
-        return {}
-    if not trusted_clock(before, world.now()):
-        note = "nothing old was removed, since the clock cannot be right, or this host was away for long"
-        log.say(f"{target.name}: {note}")
-        return {"pruned": pruned, "note": note}
     prune = not 0 <= world.now() - pruned < PRUNED_EVERY
     keep = ["--keep-last=1", "--keep-within-hourly=2d", f"--keep-within-daily={settings.retention_days}d"]
     words = ["forget", f"--tag={FILES}", f"--host={socket.gethostname()}", "--group-by=host,tags", *keep, *(["--prune"] if prune else [])]

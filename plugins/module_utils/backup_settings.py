@@ -82,7 +82,6 @@ class Archive:
     cluster: str
     port: int
     stanza: str
-    archive_timeout_seconds: int
 
     @property
     def data(self) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import copy
 import typing as t
-from urllib.parse import quote
 
 from . import components
 from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
+from .encoders import url_login, url_part
 from .runtime import COMPOSE, PM2
 
 Data = dict[str, t.Any]
@@ -265,11 +265,11 @@ def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | N
         return None
     if database["external"]:
         return str(database["url"])
-    login = _login(database["user"], secret(secrets, app, "database_password"))
+    login = url_login(database["user"], secret(secrets, app, "database_password"))
     here = database["host"] == host
     # node-postgres takes "require" for "verify the chain"; "no-verify" is what libpq calls require: encrypted in any case.
     query = "" if here else "?sslmode=no-verify"
-    return f"postgres://{login}@{_netloc(contract, database['host'], host)}:{database['port']}/{quote(database['name'], safe='')}{query}"
+    return f"postgres://{login}@{_netloc(contract, database['host'], host)}:{database['port']}/{url_part(database['name'])}{query}"
 
 
 def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "jobs") -> str | None:
@@ -279,7 +279,7 @@ def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "
         return str(redis["url"]) if kind == "jobs" else None
     if not redis["enabled"] or not redis[kind]:
         return None
-    login = _login(app["user"], secret(secrets, app, "redis_password"))
+    login = url_login(app["user"], secret(secrets, app, "redis_password"))
     return f"redis://{login}@{_netloc(contract, redis['host'], host)}:{redis[kind]['port']}/0"
 
 
@@ -387,10 +387,6 @@ def _allow(port: int, networks: list[str]) -> Data:
 def secret(secrets: Data, app: Data, key: str) -> str:
     """Return one secret of an app; a stand-in where it is not known yet."""
     return str(((secrets or {}).get(app["name"]) or {}).get(key) or UNKNOWN)
-
-
-def _login(user: str, password: str) -> str:
-    return f"{quote(user, safe='')}:{quote(password, safe='')}"
 
 
 def _seen_from(contract: Data, place: str, host: str) -> str:

@@ -50,6 +50,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("tls", ""),
     ("worker", ""),
     ("drift", ""),
+    ("backup", ""),
     ("host", "units"),
     ("host", "ports"),
     ("host", "backup"),
@@ -110,6 +111,7 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         cause, name = check.get("cause") or "", check["name"]
         by_kind = {
             "host": _mend_host,
+            "backup": _mend_backup,
             "drift": _mend_drift,
             "database": _mend_database,
             "redis": _mend_redis,
@@ -123,6 +125,15 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         return by_kind[part["kind"]](app, part, name, cause, check.get("evidence") or {})
 
     return remedy
+
+
+def _mend_backup(_app: App | None, _part: Data, name: str, _cause: str, _evidence: Data) -> str:
+    kind, _colon, job = name.partition(":")
+    if kind == "backup_proof":
+        return f"anchorage backup prove {job}, which says what is broken; then anchorage backup run {job}"
+    if kind == "archive":
+        return "anchorage backup list, which asks each target; journalctl -u 'postgresql@*'; PostgreSQL catches up by itself"
+    return f"anchorage backup status; once the cause is mended: anchorage backup run {job}".rstrip()
 
 
 def _mend_drift(_app: App | None, _part: Data, _name: str, _cause: str, _evidence: Data) -> str:

@@ -10,6 +10,7 @@ import json
 import re
 import typing as t
 
+from .encoders import sql_identifier, sql_literal
 from .errors import AnchorageError
 from .postgresql_scram import matches
 from .world import World
@@ -81,7 +82,7 @@ SELECT json_build_object('kind', 'broken', 'file', current_setting('hba_file'), 
 _INSIDE = """\
 SELECT EXISTS (SELECT FROM pg_database WHERE datname = {literal} AND datallowconn) AS present \\gset
 \\if :present
-\\connect "{name}"
+\\connect {name}
 SELECT json_build_object('kind', 'inside', 'name', current_database(),
        'schema_owner', (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'public'),
        'extensions', (SELECT json_agg(extname) FROM pg_extension));
@@ -90,7 +91,7 @@ SELECT json_build_object('kind', 'inside', 'name', current_database(),
 
 
 def _literals(names: t.Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in sorted(set(names))) or "NULL"
+    return ", ".join(map(sql_literal, sorted(set(names)))) or "NULL"
 
 
 def inspection(databases: t.Sequence[Database]) -> str:
@@ -99,7 +100,7 @@ def inspection(databases: t.Sequence[Database]) -> str:
         roles=_literals(database.owner for database in databases),
         names=_literals([*CLOSED_DATABASES, *(database.name for database in databases)]),
     )
-    return script + "".join(_INSIDE.format(name=database.name, literal=_literals([database.name])) for database in databases)
+    return script + "".join(_INSIDE.format(name=sql_identifier(database.name), literal=_literals([database.name])) for database in databases)
 
 
 def facts(output: str) -> dict[str, list[dict[str, t.Any]]]:

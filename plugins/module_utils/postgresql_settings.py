@@ -9,6 +9,7 @@ import ipaddress
 import re
 import typing as t
 
+from .encoders import postgresql_setting
 from .errors import AnchorageError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
@@ -50,6 +51,15 @@ def tuned(memory_mb: int, *, max_connections: int = 100) -> dict[str, t.Any]:
     }
 
 
+def archived(command: str, timeout_seconds: int) -> dict[str, t.Any]:
+    """Return the settings of a server whose WAL is archived by a command; none where there is no command."""
+    if not command:
+        return {}
+    if timeout_seconds < 1:
+        raise AnchorageError(f"postgresql_archive_timeout_seconds is {timeout_seconds}.", next_step="Give at least 1.")
+    return {"archive_mode": "on", "archive_command": command, "archive_timeout": f"{timeout_seconds}s"}
+
+
 def _preloaded(value: t.Any) -> str:
     names = value if isinstance(value, list) else str(value).split(",")
     wanted = [str(name).strip() for name in names if str(name).strip()]
@@ -63,10 +73,7 @@ def formatted(name: str, value: t.Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
-    if any(ord(character) < 32 for character in text):
-        raise AnchorageError(f"postgresql_settings.{name} holds a control character.", next_step="Give the value on one line.")
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
+    return postgresql_setting(text, f"postgresql_settings.{name}")
 
 
 def networks(addresses: t.Iterable[str]) -> list[str]:

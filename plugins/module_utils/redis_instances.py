@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import re
 import typing as t
 
+from .encoders import redis_password
 from .errors import AnchorageError
 
 HEADER = "# Managed by anchorage.vps.redis"
@@ -49,8 +49,7 @@ def users(where: str, entries: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
             if not _RULE.fullmatch(rule):
                 _wrong(f"{key}.rules", f"has '{rule}', which is no rule of an ACL", "Write rules such as +keys or -@blocking.")
         seen.add(name)
-        digest = hashlib.sha256(password.encode("utf-8")).hexdigest()
-        lines.append(" ".join(["user", name, "reset", "on", f"#{digest}", *RULES, *further]))
+        lines.append(" ".join(["user", name, "reset", "on", redis_password(password, f"{key}.password"), *RULES, *further]))
     return lines
 
 

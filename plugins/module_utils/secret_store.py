@@ -27,9 +27,7 @@ def make(length: int) -> str:
     return secrets.token_hex((length + 1) // 2)[:length]
 
 
-def ensure(
-    world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, given: t.Mapping[str, str] | None = None
-) -> tuple[dict[str, str], list[str]]:
+def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, given: t.Mapping[str, str] | None = None) -> tuple[dict[str, str], list[str]]:
     """Return an app's secrets and the names of those that were (or in check mode would be) made.
 
     :arg wanted: length of each secret by its name.

@@ -82,7 +82,11 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 def main() -> None:
     """Read or make the secrets of each app."""
-    options = {"name": {"type": "str", "required": True}, "generate": {"type": "dict", "required": True, "no_log": False}, "keep": {"type": "dict", "default": {}, "no_log": True}}
+    options = {
+        "name": {"type": "str", "required": True},
+        "generate": {"type": "dict", "required": True, "no_log": False},
+        "keep": {"type": "dict", "default": {}, "no_log": True},
+    }
     module = AnsibleModule(argument_spec={"apps": {"type": "list", "elements": "dict", "required": True, "options": options}}, supports_check_mode=True)
     kept: dict[str, dict[str, str]] = {}
     made: dict[str, list[str]] = {}

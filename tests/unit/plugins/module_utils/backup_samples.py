@@ -28,7 +28,7 @@ VAULT = {"name": "vault", "type": "ssh", "path": "shop", "jobs": ["files"], "hos
 DOCUMENT: dict[str, t.Any] = {
     "schema": 1,
     "targets": [LOCAL],
-    "archive": {"version": "17", "cluster": "main", "port": 5432, "stanza": "main", "archive_timeout_seconds": 60},
+    "archive": {"version": "17", "cluster": "main", "port": 5432, "stanza": "main"},
     "databases": [{"name": "shop", "method": "archive", "app": "shop", "owner": "shop"}],
     "redis": [{"name": "shop-jobs", "app": "shop"}],
     "paths": ["/etc/anchorage", "/srv/shop/shared"],

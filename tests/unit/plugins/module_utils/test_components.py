@@ -90,7 +90,7 @@ def contract():
         ({"s3": {"memory_mb": 1}}, "s3.memory_mb", "must lie between 32 and"),
         ({"s3": {"env": {"A B": "1"}}}, "s3.env.A B", "the name of a variable"),
         ({"s3": {"env": {"X_PASSWORD": "changeme"}}}, "s3.env.X_PASSWORD", "is a placeholder"),
-        ({"s3": {"env": {"X_PASSWORD": f"{RANDOM}'"}}}, "s3.env.X_PASSWORD", "holds a quote or a backslash"),
+        ({"s3": {"env": {"X_PASSWORD": f"{RANDOM}\\"}}}, "s3.env.X_PASSWORD", "ends with a backslash"),
         ({"keycloak": {}}, "keycloak.domain", "is required"),
         ({"keycloak": {"domain": "auth"}}, "keycloak.domain", "is no host name"),
         ({"keycloak": {**ALL["keycloak"], "env": {"KC_DB_PASSWORD": RANDOM}}}, "keycloak.env.KC_DB_PASSWORD", "is set by the component"),
