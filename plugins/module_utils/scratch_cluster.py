@@ -48,8 +48,8 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 #: What it may take of the memory; its caches come on top, and the kernel takes those back.
 MEMORY_MB = 1024
 
-#: Its own WAL while it recovers, and what it writes besides the data.
-SPARE_BYTES = 768 * MIB
+#: Its own WAL while it recovers, what it writes besides the data, and room that stays for the live server.
+SPARE_BYTES = 1024 * MIB
 
 #: A unit that everybody forgot ends by itself.
 LIFETIME_SECONDS = 86400
@@ -187,7 +187,7 @@ def caller(world: World) -> str | None:
 def last_words(log: str) -> str:
     """Return why a server did not come up, from its log: its own last complaint, and that of pgBackRest where WAL could not be had."""
     own = [found.group(1) for line in log.splitlines() if (found := _WORSE.match(line)) and not _EARLY.search(line)]
-    fetched = [found.group(1) for line in log.splitlines() if (found := _ARCHIVE.search(line))]
+    fetched = [reason(log[found.start(1) :]) for found in _ARCHIVE.finditer(log)]
     said = [own[-1]] if own else []
     said += [f"pgBackRest said: {fetched[-1]}"] if fetched else []
     if said:
@@ -336,6 +336,7 @@ class Scratch:
         time: datetime.datetime | str | None = None,
         backup: str | None = None,
         name: str | None = None,
+        need_bytes: int = 0,
         seconds: float = 14400,
     ) -> Data:
         """Fill it by pgBackRest; how far it recovers is decided here, and happens in start().
@@ -346,6 +347,7 @@ class Scratch:
         :arg time: end at this moment.
         :arg backup: from this backup (its label); without C(time) and C(name) end where the backup ended.
         :arg name: end at this named restore point.
+        :arg need_bytes: what it takes at its end, where that is known: WAL may make more of it than the backup had.
         :returns: the backup's entry of C(pgbackrest info); of the newest one where pgBackRest chooses itself.
         :raises AnchorageError: with what pgBackRest said.
         """
@@ -355,7 +357,7 @@ class Scratch:
         if backup and chosen["label"] != backup:
             labels = ", ".join(entry["label"] for entry in known[-10:])
             raise AnchorageError(f"The repository {target.name} has no backup '{backup}'; there is: {labels}.", what="pgbackrest restore")
-        self._require(max(entry["info"]["size"] for entry in known))
+        self._require(max(need_bytes, *(entry["info"]["size"] for entry in known)))
         words = [f"--pg1-path={self.data}", "--archive-mode=off", f"--tablespace-map-all={self.directory}/tablespaces", *options, "restore"]
         done = pgbackrest(self.world, settings, target, *words, seconds=seconds)
         if done.rc != 0:

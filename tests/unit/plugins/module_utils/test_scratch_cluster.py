@@ -16,6 +16,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings impo
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.room import Amount, Full
 from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster import (
+    DAMAGED,
     MARKER,
     Recovered,
     Scratch,
@@ -55,10 +56,13 @@ LOG:  database system is ready to accept connections
 
 
 FETCHED = """\
-2026-11-30 05:15:30.1 P00  ERROR: [029]: raised from local-1 protocol: invalid checksum
+2026-11-30 05:15:30.1 P00  ERROR: [029]: unable to get 000000010000000000000032:
+                                    ChecksumError: invalid checksum
 FATAL:  recovery ended before configured recovery target was reached
 FATAL:  the database system is shutting down
 """
+
+EARLY = "recovery ended before configured recovery target was reached"
 
 GARBAGE = (
     "[FormatError] unable to load info file '/a' or '/a.copy':\nFormatError: key/value found outside of section at line 1: `\x01\x02\nFormatError: x\nHINT: y"
@@ -178,7 +182,7 @@ def test_a_port_is_of_this_machine_only():
         (RESTORED + "FATAL:  recovery ended before configured recovery target was reached\n", "recovery ended before configured recovery target was reached"),
         (
             FETCHED,
-            "recovery ended before configured recovery target was reached; pgBackRest said: [029]: raised from local-1 protocol: invalid checksum",
+            f"{EARLY}; pgBackRest said: [029]: unable to get 000000010000000000000032: ChecksumError: invalid checksum ({DAMAGED})",
         ),
         ("LOG:  starting\nPANIC:  could not locate a valid checkpoint record\n", "could not locate a valid checkpoint record"),
         ("FATAL:  the database system is starting up\nLOG:  redo in progress\n", "LOG:  redo in progress"),
