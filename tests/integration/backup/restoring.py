@@ -88,14 +88,16 @@ class Ground:
 
 @contextlib.contextmanager
 def provisioned(directory: t.Any) -> t.Iterator[Ground]:
-    """Give a host with the app alpha, made by site.yml; KEEP_LAB leaves it for the next run."""
+    """Give a host with the app alpha, made by site.yml; KEEP_LAB leaves it for the next run, and C(as-is) takes what one has left."""
     host = release.Host(LAB, HOST)
     if not os.environ.get("KEEP_LAB"):
         host.command("down", LAB)
+    as_it_is = os.environ.get("KEEP_LAB") == "as-is"
     host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
     apps = release.Apps(ROOT / ".cache" / "lab" / LAB / "hosts.yml", directory)
     apps.app(APP)
-    apps.run("site")
+    if not as_it_is:
+        apps.run("site")
     try:
         yield Ground(host, apps)
     finally:

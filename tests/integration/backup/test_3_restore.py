@@ -71,7 +71,8 @@ def test_rights_owner_and_sequences_come_back_as_they_were(host):
     host.restore(f"{APP} --time '{moment}' --yes")
     after = host.sql("SELECT datacl, datconnlimit, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'alpha'")
     assert after == before and host.sql("SELECT count(*) FROM orders WHERE what = 'early'") == "5"
-    assert host.sql("SHOW statement_timeout") == "55s" and host.sql("INSERT INTO orders (what) VALUES ('next') RETURNING id") == "6"
+    # A recovered sequence skips what was set aside for it beforehand, and never gives a number twice.
+    assert host.sql("SHOW statement_timeout") == "55s" and int(host.sql("INSERT INTO orders (what) VALUES ('next') RETURNING id")) > 5
     assert host.sql("SELECT pg_get_userbyid(relowner) FROM pg_class WHERE relname = 'orders'") == "alpha"
     host.sql("ALTER DATABASE alpha RESET statement_timeout; ALTER DATABASE alpha CONNECTION LIMIT -1")
 
@@ -137,7 +138,7 @@ def test_a_role_gets_the_password_that_its_app_has_today(host):
 
 def test_uploads_and_redis_come_back(host):
     redis = "/usr/local/lib/anchorage/redis-instance alpha-jobs cli"
-    host.host.shell(f"cd /srv/alpha/shared/static && echo one > a && echo two > b && chown alpha:alpha a b && {redis} SET k1 v1 && {redis} SET k2 v2")
+    host.host.shell(f"cd /srv/alpha/shared/static && rm -f * && echo one > a && echo two > b && chown alpha:alpha a b && {redis} SET k1 v1 && {redis} SET k2 v2")
     host.backup()
     host.host.shell(f"cd /srv/alpha/shared/static && echo more >> a && rm b && echo new > c && {redis} SET k1 wrong && {redis} DEL k2 && {redis} SET k3 v3")
     told = host.restore(f"{APP} --files --latest", good=False)
