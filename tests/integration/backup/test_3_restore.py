@@ -175,14 +175,13 @@ POINTS = [
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("kind", "point"), POINTS)
-@pytest.mark.parametrize("delay", [0.0, 0.25])
-def test_a_restore_that_is_killed_is_finished_by_the_next_run(host, kind, point, delay):
-    name = f"{kind}: {point} + {delay} s"
+def test_a_restore_that_is_killed_is_finished_by_the_next_run(host, kind, point):
+    name = f"{kind}: {point}"
     if KILLS.has_passed(name):
         pytest.skip("passed with this very engine")
     causes, began = [], time.monotonic()
     try:
-        _killed(host, kind, point, delay)
+        _killed(host, kind, point)
     except BaseException as error:
         causes = [str(error).splitlines()[0][:300]]
         raise
@@ -190,7 +189,7 @@ def test_a_restore_that_is_killed_is_finished_by_the_next_run(host, kind, point,
         KILLS.add(name, causes, seconds=round(time.monotonic() - began, 1))
 
 
-def _killed(host, kind, point, delay):
+def _killed(host, kind, point):
     host.orders(300)
     moment = host.now()
     host.orders(20, "late")
@@ -200,7 +199,7 @@ def _killed(host, kind, point, delay):
     rm -f /var/lib/anchorage/backup/log/*
     (anchorage restore {wish} --yes > /tmp/restore.out 2>&1) &
     for i in $(seq 6000); do grep -qs "{point}" /var/lib/anchorage/backup/log/*.log && break; sleep 0.01; done
-    sleep {delay}
+    sleep 0.1
     systemctl kill --signal=SIGKILL {UNIT} && echo killed
     wait
     """
