@@ -16,7 +16,7 @@ SHORT = ("start", "follow", "stop_apps", "start_apps")
 class ActionModule(release_step.ActionModule):
     """Follows a restore as a step of a release is followed."""
 
-    asked = "anchorage.vps.data_restore"
+    module_name = "anchorage.vps.data_restore"
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Do the restore, or in check mode say what it would cost."""
@@ -25,7 +25,7 @@ class ActionModule(release_step.ActionModule):
         self._vars = task_vars or {}
         args = dict(self._task.args)
         if args.get("operation") in SHORT:
-            return {**result, **self._execute_module(module_name=self.asked, module_args=args, task_vars=self._vars)}
+            return {**result, **self._execute_module(module_name=self.module_name, module_args=args, task_vars=self._vars)}
         subject = str(args.get("app") or args.get("what") or "restore")
         try:
             answer = self._ask({**args, "operation": "start", "plan": bool(args.get("plan")) or self._task.check_mode, "owner": release_step.owner()})

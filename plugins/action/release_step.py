@@ -13,7 +13,6 @@ import os
 import platform
 import posixpath
 import re
-import shlex
 import time
 import typing as t
 
@@ -25,6 +24,7 @@ from ansible.utils.display import Display
 from ansible_collections.anchorage.vps.plugins.module_utils import source_tree
 from ansible_collections.anchorage.vps.plugins.module_utils.app import Log
 from ansible_collections.anchorage.vps.plugins.module_utils.controller_image import ControllerImage, take
+from ansible_collections.anchorage.vps.plugins.module_utils.encoders import shell_word
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import ARRIVING
 from ansible_collections.anchorage.vps.plugins.module_utils.room import MIB
@@ -48,7 +48,7 @@ display = Display()
 def receive(path: str, data: bytes) -> str:
     """Return the shell command that takes these very bytes from its input and writes them to a path, or nothing."""
     directory, name = posixpath.split(path)
-    return RECEIVE.format(arriving=ARRIVING, directory=shlex.quote(directory), name=shlex.quote(name), sha256=hashlib.sha256(data).hexdigest())
+    return RECEIVE.format(arriving=ARRIVING, directory=shell_word(directory), name=shell_word(name), sha256=hashlib.sha256(data).hexdigest())
 
 
 def _living(name: str, plan: dict[str, t.Any]) -> str:
@@ -91,7 +91,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     #: Whom it asks on the host.
-    asked = MODULE
+    module_name = MODULE
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Do the step."""
@@ -171,7 +171,7 @@ class ActionModule(ActionBase):
         return source_tree.file_checksum(absolute), absolute
 
     def _ask(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
-        answer = self._execute_module(module_name=self.asked, module_args=args, task_vars=self._vars)
+        answer = self._execute_module(module_name=self.module_name, module_args=args, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise StepFailed(answer)
         return t.cast("dict[str, t.Any]", answer)
@@ -249,7 +249,7 @@ class ActionModule(ActionBase):
         except AnchorageError as error:
             error.live = error.live or _living(name, plan)
             if sent:
-                self._low_level_execute_command(f"rm -f {shlex.quote(posixpath.join(place, part))}")
+                self._low_level_execute_command(f"rm -f {shell_word(posixpath.join(place, part))}")
             raise
         log.say(f"{name}: sent the image in {time.monotonic() - began:.0f} s ({sent / MIB:.0f} MiB)")
 

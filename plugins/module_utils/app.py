@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import typing as t
 
 from .database import Database, Marks
+from .encoders import process_file, systemd_run_argument
 from .errors import AnchorageError
 from .journal import Journal
 from .layout import COMMAND, DOCUMENTS, PATH, Layout
@@ -130,9 +132,10 @@ class App:
 
     def sandboxed(
         self,
-        argv: t.Sequence[str],
+        path: str,
         *,
-        directory: str,
+        argv: t.Sequence[str],
+        cwd: str,
         env: t.Mapping[str, str],
         writable: t.Sequence[str],
         memory_mb: int | None,
@@ -141,8 +144,11 @@ class App:
     ) -> list[str]:
         """Return the command line that runs something as the app's user in a cgroup and a sandbox of its own.
 
-        The environment stands in it, so it is for what is no secret; secrets go through C(anchorage exec FILE).
+        Command and environment are in a file, since everybody on a host may read command lines and what systemd tells of units.
+
+        :arg path: the file, in a directory that is root's alone to write; whoever asked for it removes it.
         """
+        self.write_exec(path, argv=argv, cwd=cwd, env=env, gid=pwd.getpwnam(self.user).pw_gid)
         command = [
             "systemd-run",
             "--pipe",
@@ -152,7 +158,7 @@ class App:
             "--service-type=exec",
             f"--unit=anchorage-{self.name}-{name}",
             f"--property=User={self.user}",
-            f"--property=WorkingDirectory={directory}",
+            "--property=WorkingDirectory=/",
             f"--property=RuntimeMaxSec={timeout_seconds}",
             "--property=TimeoutStopSec=45",
             "--property=UMask=0027",
@@ -167,13 +173,11 @@ class App:
             command += [f"--property=BindsTo={os.environ[UNIT]}", f"--property=After={os.environ[UNIT]}"]
         if memory_mb:
             command += [f"--property=MemoryMax={memory_mb}M", f"--property=ExecStopPost=-{COMMAND} out-of-memory"]
-        command += [f"--setenv={key}={value}" for key, value in sorted(env.items())]
-        return [*command, "--", *argv]
+        return [*command, "--", self.command, "exec", systemd_run_argument(path)]
 
     def write_exec(self, path: str, *, argv: t.Sequence[str], cwd: str, env: t.Mapping[str, str], gid: int) -> None:
         """Write what C(anchorage exec) reads: command, directory and environment of one process, for the app's group only."""
-        data = {"argv": list(argv), "cwd": cwd, "env": dict(env)}
-        self.world.write_atomic(path, json.dumps(data, sort_keys=True).encode(), mode=0o640, uid=0, gid=gid)
+        self.world.write_atomic(path, process_file(argv, cwd, env), mode=0o640, uid=0, gid=gid)
 
     @property
     def command(self) -> str:

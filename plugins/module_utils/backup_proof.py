@@ -284,16 +284,18 @@ def missing(segments: t.Iterable[str], size: int, *, first: str) -> list[str]:
 
 def complaints(text: str) -> list[str]:
     """Return what pgBackRest's verify found wrong, by what it found it in. It ends with 0 all the same."""
-    found, within = [], ""
+    found: dict[str, list[str]] = {}
+    within = ""
     for line in text.splitlines():
         words = line.strip()
         if words.startswith(("archiveId:", "backup:")):
             within = words.split(",")[0]
-        counts = re.findall(r"(missing|checksum invalid|size invalid|other): (\d+)", words)
-        found += [f"{within}: {number} {kind}" for kind, number in counts if int(number)]
-        if "status: invalid" in words and not any(entry.startswith(within) for entry in found):
-            found.append(f"{within}: invalid")
-    return found
+        if "status: invalid" in words:
+            found.setdefault(within, [])
+        counts = re.findall(r"(missing|checksum invalid|size invalid|other): ([1-9]\d*)", words)
+        if counts:
+            found.setdefault(within, []).extend(f"{number} {kind}" for kind, number in counts)
+    return [f"{name}: {', '.join(counts) or 'invalid'}" for name, counts in found.items()]
 
 
 def _looked_through(settings: Settings, world: World, target: Target, known: Data, size: int, report: Report, limit: float) -> None:

@@ -27,7 +27,7 @@ from .scratch_cluster import ENVIRONMENT, Scratch, ScratchDatabase
 from .world import Completed, World
 
 STAGE = f"{DIRECTORY}/stage"
-PLACE = f"{DIRECTORY}/proof"
+PLACE = f"{DIRECTORY}/scratch-files"
 SERVERS = "/usr/lib/postgresql"
 
 #: A repository is read whole up to this size, and else a part of it of this size, another one each time.

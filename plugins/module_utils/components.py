@@ -14,8 +14,9 @@ import re
 import typing as t
 
 from . import contract_rules as rules
-from .compose_project import PIDS, base_name, literal
+from .compose_project import PIDS, base_name
 from .contract_spec import fill, sound, unknown
+from .encoders import compose_env_fault, compose_env_line, compose_text
 from .errors import AnchorageError
 
 Data = dict[str, t.Any]
@@ -162,8 +163,9 @@ class Resolver(t.NamedTuple):
             text, fault = rules.env_text(value)
             taken = "is set by the component" if key in file.get("secret_environment", {}) else None
             fault = rules.env_key(str(key)) or taken or fault or rules.secret(str(key), text, min_length=self.min_length, foreign=False)
-            if not fault and rules.secrets_in({str(key): text}) and set(text) & {"'", "\\"}:
-                fault = "holds a quote or a backslash, which the file that it goes into cannot carry"
+            uncarried = compose_env_fault(text) if rules.secrets_in({str(key): text}) else None
+            if not fault and uncarried:
+                fault = f"{uncarried}, which the file that it goes into cannot carry"
             if fault:
                 wrong(f"env.{key}", fault)
             env[str(key)] = text
@@ -368,7 +370,7 @@ def project(app: Data, name: str, secret: t.Callable[[str], str], files: t.Mappi
         **{key: component["env"][key] for key in component["env"] if key not in shown},
     }
     if kept:
-        texts[f"{name}.env"] = "".join(f"{key}='{text}'\n" for key, text in kept.items())
+        texts[f"{name}.env"] = "".join(compose_env_line(key, text) for key, text in kept.items())
     services = {}
     for index, (service, told) in enumerate(_shown(file["services"]).items()):
         told = substitute(told, known)
@@ -405,7 +407,7 @@ def _literal(value: t.Any) -> t.Any:
         return {key: _literal(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_literal(part) for part in value]
-    return literal(value) if isinstance(value, str) else value
+    return compose_text(value) if isinstance(value, str) else value
 
 
 def _service(told: Data) -> Data:

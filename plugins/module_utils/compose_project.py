@@ -8,11 +8,10 @@ A release never touches the project that holds the stateful services; it only jo
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import typing as t
 
+from .encoders import compose_text
 from .hold import stop_seconds
 from .layout import Layout
 from .release_plan import Instance, instances, listen_address, process_command, process_environment
@@ -24,9 +23,6 @@ APP, RELEASE, SLOT = "vps.anchorage.app", "vps.anchorage.release", "vps.anchorag
 
 #: Where the certificates of an authority of the host's own lie inside a container.
 EXTRA_CA = "/run/anchorage/extra-ca.pem"
-
-#: What YAML takes for a control character or the end of a line although JSON does not.
-UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 #: Processes and threads that one container may have: Node has about a dozen, and a fork bomb must not take the host along.
 PIDS = 512
@@ -66,16 +62,6 @@ def service_name(instance: Instance, release: str) -> str:
     return f"{instance.process['name']}{suffix}-{release}"
 
 
-def literal(text: str) -> str:
-    """Return a text as Compose must find it in a file to take it as it is: it puts variables in place of $NAME."""
-    return text.replace("$", "$$")
-
-
-def text(project: Data) -> str:
-    """Return a project as the file that Compose reads: JSON that is YAML too, which knows no pairs of surrogates and fewer characters as they are."""
-    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(project, indent=1, sort_keys=True, ensure_ascii=False))
-
-
 def slot_project(document: Data, *, release: str, slot: str, image: str, user: str) -> Data:
     """Return the project of a release in a slot.
 
@@ -101,7 +87,7 @@ def once_project(
         **_common(document, release, image, user),
         "container_name": once_name(document["name"], name),
         **_command(argv),
-        "environment": {key: literal(value) for key, value in env.items()},
+        "environment": {key: compose_text(value) for key, value in env.items()},
         "networks": {key: {} for key in networks},
         "restart": "no",
         **_memory(memory_mb),
@@ -123,7 +109,7 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
         **common,
         "container_name": instance.name,
         **_command(process_command(instance, environ)),
-        "environment": {key: literal(value) for key, value in environ.items()},
+        "environment": {key: compose_text(value) for key, value in environ.items()},
         # In the slot's own network a process is found by its name; in the shared one only by the name that holds its release.
         "networks": {key: alias if key == "default" else {} for key in _networks(document)},
         "restart": "unless-stopped",
@@ -138,7 +124,7 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
     if health and health.get("path") and instance.port is not None:
         ask = ASK.format(port=instance.port, path=health["path"], status=health["status"])
         times = {"interval": "10s", "timeout": "5s", "retries": 3, "start_period": "60s", "start_interval": "2s"}
-        service["healthcheck"] = {"test": ["CMD", "node", "-e", literal(ask)], **times}
+        service["healthcheck"] = {"test": ["CMD", "node", "-e", compose_text(ask)], **times}
     return service
 
 
@@ -173,7 +159,7 @@ def _common(document: Data, release: str, image: str, user: str) -> Data:
 
 def _command(argv: t.Sequence[str]) -> Data:
     """Return what is run: these words, and no entry point of the image before them, which may migrate, or start something else."""
-    return {"entrypoint": [literal(word) for word in argv], "command": []}
+    return {"entrypoint": [compose_text(word) for word in argv], "command": []}
 
 
 def _bind(source: str, target: str) -> Data:

@@ -15,6 +15,7 @@ import typing as t
 
 from . import compose_project, memory, processes
 from .compose_project import APP, SLOT
+from .encoders import compose_file
 from .errors import AnchorageError
 from .health import Check, joined, judge
 from .layout import SLOTS
@@ -254,7 +255,7 @@ class Compose(Runtime):
             self._write(f"{place}/run/compose-{slot}.json", project)
 
     def _write(self, path: str, project: dict[str, t.Any]) -> None:
-        self.app.world.write_atomic(path, compose_project.text(project).encode(), mode=0o600, uid=0, gid=0)
+        self.app.world.write_atomic(path, compose_file(project).encode(), mode=0o600, uid=0, gid=0)
 
     def once(
         self,

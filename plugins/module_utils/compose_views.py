@@ -9,7 +9,8 @@ import typing as t
 
 from . import components
 from . import contract_views as views
-from .compose_project import base_name, literal
+from .compose_project import base_name
+from .encoders import compose_text
 from .redis_instances import users
 
 Data = dict[str, t.Any]
@@ -131,7 +132,7 @@ def _postgres(app: Data) -> Data:
         # Over TCP: while an empty volume is being filled, the image's own server answers on its socket only. As the app itself: a volume whose
         # filling was cut off has a server that is ready, and none of this.
         "healthcheck": {
-            "test": ["CMD-SHELL", literal(LOGIN)],
+            "test": ["CMD-SHELL", compose_text(LOGIN)],
             "interval": "10s",
             "start_interval": "2s",
             "timeout": "5s",

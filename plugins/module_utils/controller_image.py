@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 import re
-import shlex
 import tempfile
 import typing as t
 import zlib
@@ -21,6 +20,7 @@ import zlib
 from . import source_tree
 from .app import Log
 from .compose_project import delivered, delivered_repository
+from .encoders import shell_word
 from .errors import AnchorageError
 from .image_context import Context, failed
 from .release_plan import tree_id, version_tuple
@@ -68,8 +68,8 @@ def take(path: str, part: str, *, size: int, room: int | None = None, sha256: st
     directory, name = os.path.split(path)
     pattern = f"{part.rpartition('.')[0]}.*"
     first = "" if room is None else FIRST.format(pattern=pattern, stale=STALE_MINUTES, room=room)
-    last = "" if sha256 is None else LAST.format(sha256=sha256, part=part, name=shlex.quote(name))
-    return TAKE.format(directory=shlex.quote(directory), part=part, size=size, first=first, last=last)
+    last = "" if sha256 is None else LAST.format(sha256=sha256, part=part, name=shell_word(name))
+    return TAKE.format(directory=shell_word(directory), part=part, size=size, first=first, last=last)
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import typing as t
 
+from .encoders import dockerfile_value, shell_word
 from .memory import limit_heap
 from .release_plan import install_command, instances, placed, prune_command
 
@@ -77,15 +77,15 @@ def render(document: Data, *, manager: str | None, version: str, names: t.Collec
     if build.get("command"):
         environment = dict(build.get("env") or {})
         limit_heap(environment, build.get("memory_mb"))
-        lines += [f"ENV {key}={_quoted(value)}" for key, value in sorted(environment.items())]
+        lines += [f"ENV {key}={dockerfile_value(value, key)}" for key, value in sorted(environment.items())]
         lines.append(_run(build["command"], None, extra_ca))
-        lines.append(f"RUN test -d {shlex.quote(source)} || {{ echo '{NO_OUTPUT}'; exit 1; }}")
+        lines.append(f"RUN test -d {shell_word(source)} || {{ echo '{NO_OUTPUT}'; exit 1; }}")
     # What a build has left there (Next.js its cache) is nothing that runs: in its place comes what outlives releases.
-    lines += [f"RUN rm -rf {path} && mkdir -p {path}" for path in (shlex.quote(f"{source}/{name}") for name in document["shared"])]
-    lines += [f"RUN cd {shlex.quote(source)} && {_directories(pattern)}" for pattern in patterns if not _of_packages(pattern)]
+    lines += [f"RUN rm -rf {path} && mkdir -p {path}" for path in (shell_word(f"{source}/{name}") for name in document["shared"])]
+    lines += [f"RUN cd {shell_word(source)} && {_directories(pattern)}" for pattern in patterns if not _of_packages(pattern)]
     # A source of a strict umask would be for root alone. What runs is read by the app's user, and changed by nobody.
     clean = "rm -rf node_modules && " if manager and source == DIRECTORY else ""
-    lines.append(f"RUN {clean}chmod -R a+rX,go-w {shlex.quote(source)}")
+    lines.append(f"RUN {clean}chmod -R a+rX,go-w {shell_word(source)}")
     if manager:
         lines += ["", "FROM dependencies AS production", _run(prune_command(manager, version), manager, extra_ca), "RUN mkdir -p node_modules"]
         lines += [f"RUN {_directories(pattern)}" for pattern in patterns if _of_packages(pattern)]
@@ -139,7 +139,7 @@ def _run(argv: t.Sequence[str], manager: str | None, extra_ca: bool) -> str:
     if extra_ca:
         mounts.append(f"--mount=type=secret,id={SECRET}")
         variables = [f"NODE_EXTRA_CA_CERTS=/run/secrets/{SECRET}", f"npm_config_cafile=/run/secrets/{SECRET}"]
-    return " ".join(["RUN", *mounts, *variables, *[shlex.quote(word) for word in argv]])
+    return " ".join(["RUN", *mounts, *variables, *[shell_word(word) for word in argv]])
 
 
 def _directories(pattern: str) -> str:
@@ -150,8 +150,3 @@ def _directories(pattern: str) -> str:
 
 def _of_packages(pattern: str) -> bool:
     return pattern.startswith("node_modules/")
-
-
-def _quoted(value: str) -> str:
-    """Return a value as the ENV line of a Dockerfile takes it, byte by byte."""
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'

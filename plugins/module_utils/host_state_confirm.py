@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import typing as t
 
+from .encoders import shell_command, shell_word
 from .errors import AnchorageError
 from .world import World, fsync_directory
 
@@ -38,19 +38,19 @@ def restore_script(name: str, kept: t.Mapping[str, str | None], undo: t.Sequence
     :arg kept: path to the name of its copy; None where there was nothing before.
     :arg undo: commands that make services load what was put back; the failure of one does not stop the next.
     """
-    home = shlex.quote(directory(name))
+    home = shell_word(directory(name))
     lines = ["#!/bin/sh", "# Made by anchorage.vps.host_state; puts back what no new connection has confirmed.", f"cd {home} || exit 1"]
     for path, copy in sorted(kept.items()):
-        quoted = shlex.quote(path)
+        quoted = shell_word(path)
         if copy is None:
             lines.append(f"rm -rf -- {quoted}")
         else:
-            beside = shlex.quote(f"{path}.anchorage-back")
-            lines.append(f"rm -rf -- {beside}; cp -a -- {shlex.quote(copy)} {beside} && mv -fT -- {beside} {quoted}")
+            beside = shell_word(f"{path}.anchorage-back")
+            lines.append(f"rm -rf -- {beside}; cp -a -- {shell_word(copy)} {beside} && mv -fT -- {beside} {quoted}")
     installed = f"{_UNITS}/multi-user.target.wants/{unit(name)}.service {_UNITS}/{unit(name)}.service"
     # Whole-disk syncs take long on a busy host; reach it again first.
     lines += [f"rm -f {installed}", "systemctl daemon-reload"]
-    lines += [shlex.join(command) for command in undo]
+    lines += [shell_command(command) for command in undo]
     lines += ["sync", "mv -f pending restored", "exit 0"]
     return "\n".join(lines) + "\n"
 

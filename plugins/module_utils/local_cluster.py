@@ -9,6 +9,7 @@ import json
 import typing as t
 
 from .database import Database, first_line
+from .encoders import sql_identifier, sql_literal
 from .errors import AnchorageError
 from .postgresql_objects import clusters
 from .world import Completed, World
@@ -25,17 +26,6 @@ TRIES = 5
 JOBS = "2"
 
 Data = dict[str, t.Any]
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """Return a value as SQL writes it, whatever standard_conforming_strings says."""
-    escaped = value.replace("'", "''")
-    return f"'{escaped}'" if "\\" not in value else "E'" + escaped.replace("\\", "\\\\") + "'"
 
 
 def local_cluster(world: World, archive: t.Any) -> tuple[str, str, int]:
@@ -103,8 +93,8 @@ class LocalCluster:
     def known(self, name: str) -> Data | None:
         """Return what the catalog says of a database; None where there is none."""
         text = self.execute(
-            "SELECT to_jsonb(d) || jsonb_build_object('owner', pg_get_userbyid(datdba), 'coding', pg_encoding_to_char(encoding), 'bytes', pg_database_size(oid),"
-            " 'said', shobj_description(oid, 'pg_database')) FROM pg_database d WHERE datname = :'name'",
+            "SELECT to_jsonb(d) || jsonb_build_object('owner', pg_get_userbyid(datdba), 'coding', pg_encoding_to_char(encoding),"
+            " 'bytes', pg_database_size(oid), 'said', shobj_description(oid, 'pg_database')) FROM pg_database d WHERE datname = :'name'",
             name=name,
         )
         return t.cast("Data", json.loads(text)) if text else None
@@ -120,35 +110,35 @@ class LocalCluster:
 
     def fence(self, name: str) -> None:
         """Keep everybody but superusers out of a database."""
-        self.execute(f"ALTER DATABASE {quoted(name)} CONNECTION LIMIT 0")
+        self.execute(f"ALTER DATABASE {sql_identifier(name)} CONNECTION LIMIT 0")
         self.end_sessions(name)
 
     def unfence(self, name: str, limit: int) -> None:
         """Let them in again."""
-        self.execute(f"ALTER DATABASE {quoted(name)} CONNECTION LIMIT {limit}")
+        self.execute(f"ALTER DATABASE {sql_identifier(name)} CONNECTION LIMIT {limit}")
 
     def drop(self, name: str) -> None:
         """Drop a database, whoever is in it; one that is not there is no error."""
-        self.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)", timeout=600)
+        self.execute(f"DROP DATABASE IF EXISTS {sql_identifier(name)} WITH (FORCE)", timeout=600)
 
     def say_of(self, name: str, words: str | None) -> None:
         """Attach a remark to a database, or take it away."""
-        self.execute(f"COMMENT ON DATABASE {quoted(name)} IS {'NULL' if words is None else literal(words)}")
+        self.execute(f"COMMENT ON DATABASE {sql_identifier(name)} IS {'NULL' if words is None else sql_literal(words)}")
 
     def create_like(self, name: str, model: Data, owner: str) -> None:
         """Create a database with encoding and locale of another one."""
-        words = [f"CREATE DATABASE {quoted(name)} TEMPLATE template0 OWNER {quoted(owner)} ENCODING {literal(model['coding'])}"]
-        words.append(f"LC_COLLATE {literal(model['datcollate'])} LC_CTYPE {literal(model['datctype'])}")
+        words = [f"CREATE DATABASE {sql_identifier(name)} TEMPLATE template0 OWNER {sql_identifier(owner)} ENCODING {sql_literal(model['coding'])}"]
+        words.append(f"LC_COLLATE {sql_literal(model['datcollate'])} LC_CTYPE {sql_literal(model['datctype'])}")
         locale = model.get("datlocale") or model.get("daticulocale")
         if model.get("datlocprovider") == "i" and locale:
-            words.append(f"LOCALE_PROVIDER icu ICU_LOCALE {literal(locale)}")
+            words.append(f"LOCALE_PROVIDER icu ICU_LOCALE {sql_literal(locale)}")
         if model.get("datlocprovider") == "b" and locale:
-            words.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {literal(locale)}")
+            words.append(f"LOCALE_PROVIDER builtin BUILTIN_LOCALE {sql_literal(locale)}")
         self.execute(" ".join(words), timeout=600)
 
     def copy_rights(self, source: str, name: str) -> None:
         """Give a database the rights and the settings of another one; without another, nobody but its owner may enter."""
-        shut = f"REVOKE ALL ON DATABASE {quoted(name)} FROM PUBLIC;\n"
+        shut = f"REVOKE ALL ON DATABASE {sql_identifier(name)} FROM PUBLIC;\n"
         text = self.execute(
             "SELECT json_build_object('default', datacl IS NULL, 'rights', (SELECT coalesce(json_agg(json_build_object('right', privilege_type,"
             " 'to', CASE WHEN grantee = 0 THEN NULL ELSE pg_get_userbyid(grantee) END, 'pass', is_grantable)), '[]') FROM aclexplode(datacl)),"
@@ -165,12 +155,12 @@ class LocalCluster:
         :arg aside: the name that the present one gets; None where there is none.
         :raises AnchorageError: when somebody cannot be made to leave.
         """
-        away = f"ALTER DATABASE {quoted(name)} RENAME TO {quoted(aside)};" if aside else ""
+        away = f"ALTER DATABASE {sql_identifier(name)} RENAME TO {sql_identifier(aside)};" if aside else ""
         done = Completed(1, "", "")
         for _try in range(TRIES):
             for one in (name, coming) if aside else (coming,):
                 self.end_sessions(one)
-            done = self.database().psql(f"BEGIN; {away} ALTER DATABASE {quoted(coming)} RENAME TO {quoted(name)}; COMMIT;", timeout=120)
+            done = self.database().psql(f"BEGIN; {away} ALTER DATABASE {sql_identifier(coming)} RENAME TO {sql_identifier(name)}; COMMIT;", timeout=120)
             if done.rc == 0:
                 return
         raise AnchorageError(f"{name} could not be exchanged for {coming}: {first_line(done.stderr)}")
@@ -184,8 +174,8 @@ def rights_sql(name: str, rights: t.Sequence[Data]) -> str:
     """Return what gives a database these rights."""
     lines = []
     for entry in rights:
-        to = "PUBLIC" if entry["to"] is None else quoted(entry["to"])
-        lines.append(f"GRANT {entry['right']} ON DATABASE {quoted(name)} TO {to}{' WITH GRANT OPTION' if entry['pass'] else ''};\n")
+        to = "PUBLIC" if entry["to"] is None else sql_identifier(entry["to"])
+        lines.append(f"GRANT {entry['right']} ON DATABASE {sql_identifier(name)} TO {to}{' WITH GRANT OPTION' if entry['pass'] else ''};\n")
     return "".join(lines)
 
 
@@ -193,8 +183,8 @@ def settings_sql(name: str, settings: t.Sequence[Data]) -> str:
     """Return what gives a database these settings."""
     lines = []
     for entry in settings:
-        subject = f"DATABASE {quoted(name)}" if entry["role"] is None else f"ROLE {quoted(entry['role'])} IN DATABASE {quoted(name)}"
+        subject = f"DATABASE {sql_identifier(name)}" if entry["role"] is None else f"ROLE {sql_identifier(entry['role'])} IN DATABASE {sql_identifier(name)}"
         for setting in entry["values"]:
             key, _equals, value = setting.partition("=")
-            lines.append(f"ALTER {subject} SET {'.'.join(map(quoted, key.split('.')))} TO {value if key.lower() in LISTS else literal(value)};\n")
+            lines.append(f"ALTER {subject} SET {'.'.join(map(sql_identifier, key.split('.')))} TO {value if key.lower() in LISTS else sql_literal(value)};\n")
     return "".join(lines)

@@ -9,6 +9,7 @@ import ipaddress
 import re
 import typing as t
 
+from .encoders import nginx_string
 from .errors import AnchorageError
 
 TLS_DIRECTORY = "/etc/nginx/tls"
@@ -25,7 +26,6 @@ URL_PATH = re.compile(r"/[A-Za-z0-9._~/@%+-]*")
 FILE_PATH = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._@+-]+)+")
 HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 HEADER_VALUE = re.compile(r"""[ -~]*""")
-UNSAFE_IN_HEADER = '"\\$'
 
 #: Seconds that a connection to an application may take. On this machine it waits only where more of them arrive at once than the application takes
 #: (the kernel tries again after 1, 3 and 7 s); a host elsewhere may be gone, and another one is to be asked then.
@@ -75,11 +75,11 @@ def whole_number(key: str, value: t.Any, low: int, high: int) -> int:
 
 
 def header_value(key: str, value: t.Any) -> str:
-    """Return a header's value that means itself inside a quoted string of the configuration."""
+    """Return a header's value as the string of the configuration that means it."""
     text = matched(key, value, HEADER_VALUE, "must be printable ASCII text on one line")
-    if any(character in text for character in UNSAFE_IN_HEADER):
-        refuse(key, "must not contain a double quote, a backslash or a dollar sign")
-    return text
+    if "$" in text:
+        refuse(key, "must not contain a dollar sign")
+    return nginx_string(text, key)
 
 
 def headers(key: str, wanted: t.Mapping[str, t.Any]) -> list[Data]:
@@ -88,7 +88,7 @@ def headers(key: str, wanted: t.Mapping[str, t.Any]) -> list[Data]:
     for name in sorted(wanted):
         matched(f"{key}[{name!r}]", name, HEADER_NAME, "is not the name of a header")
         value = header_value(f"{key}[{name!r}]", wanted[name])
-        if value:
+        if wanted[name]:
             result.append({"name": name, "variable": name.lower().replace("-", "_"), "value": value})
     return result
 

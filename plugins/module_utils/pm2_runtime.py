@@ -161,11 +161,11 @@ class Pm2(Runtime):
         if app.extra_ca_file:
             environment["NODE_EXTRA_CA_CERTS"] = app.extra_ca_file
         path = f"{app.layout.release(release)}/run/{name}.json"
-        app.write_exec(path, argv=argv, cwd=f"{app.layout.release(release)}/app", env=environment, gid=pwd.getpwnam(app.user).pw_gid)
         command = app.sandboxed(
-            [app.command, "exec", path],
-            directory="/",
-            env={},
+            path,
+            argv=argv,
+            cwd=f"{app.layout.release(release)}/app",
+            env=environment,
             writable=[app.layout.shared, app.layout.pm2_home],
             memory_mb=unit_limit(memory_mb),
             timeout_seconds=seconds,

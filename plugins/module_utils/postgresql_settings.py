@@ -9,6 +9,7 @@ import ipaddress
 import re
 import typing as t
 
+from .encoders import postgresql_setting
 from .errors import AnchorageError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
@@ -72,10 +73,7 @@ def formatted(name: str, value: t.Any) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     text = ", ".join(str(part) for part in value) if isinstance(value, list) else str(value)
-    if any(ord(character) < 32 for character in text):
-        raise AnchorageError(f"postgresql_settings.{name} holds a control character.", next_step="Give the value on one line.")
-    escaped = text.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
+    return postgresql_setting(text, f"postgresql_settings.{name}")
 
 
 def networks(addresses: t.Iterable[str]) -> list[str]:

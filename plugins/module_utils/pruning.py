@@ -131,7 +131,8 @@ def sweep(app: App, wanted: Wanted | None = None, *, counting: bool = False, che
 
 def remove_partial(app: App, tree: str) -> None:
     """Remove what a failed attempt to stage left under names that nothing points at."""
-    found = [app.layout.work(tree)]
+    work = app.layout.work(tree)
+    found = [work, f"{work}.json"]
     for ending, directories in PARTIAL:
         for directory in directories:
             found += [f"{app.layout.home}/{directory}/{name}" for name in app.world.listdir(f"{app.layout.home}/{directory}") if name.endswith(ending)]

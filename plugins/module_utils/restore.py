@@ -157,7 +157,8 @@ def _go_on(stack: contextlib.ExitStack, what: t.Any, mode: str, apps: list[App],
     costs = what.costs_data
     if costs and mode != restore_plan.GO:
         raise AnchorageError(
-            f"{', '.join(costs)} {'holds' if len(costs) == 1 else 'hold'} data now, so nothing is restored over it without the word. What it would cost is said above.",
+            f"{', '.join(costs)} {'holds' if len(costs) == 1 else 'hold'} data now, so nothing is restored over it without the word."
+            " What it would cost is said above.",
             what="restore",
             live=living(journal),
             next_step=f"{t.cast(Wish, journal.wish).command()} --yes",

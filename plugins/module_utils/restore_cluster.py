@@ -16,9 +16,10 @@ from . import restore_compare, restore_plan
 from .app import Log
 from .backup_settings import DATABASE, Archive, Settings
 from .database import environment
+from .encoders import sql_identifier
 from .errors import AnchorageError
 from .layout import DOCUMENTS, SECRETS
-from .local_cluster import LocalCluster, quoted
+from .local_cluster import LocalCluster
 from .postgresql_scram import matches, verifier
 from .restore_journal import RestoreJournal
 from .restore_plan import Wish, ago, told
@@ -274,7 +275,7 @@ class ClusterRestore:
         for owner, password in passwords(self.world, self.settings).items():
             if owner in stored and not matches(password, stored[owner]):
                 self.log.say(f"cluster: the role {owner} gets the password that its app has today")
-                self.cluster.execute(f"ALTER ROLE {quoted(owner)} PASSWORD '{verifier(password, salt=secrets.token_bytes(16))}'")
+                self.cluster.execute(f"ALTER ROLE {sql_identifier(owner)} PASSWORD '{verifier(password, salt=secrets.token_bytes(16))}'")
 
     def go_back(self) -> None:
         """Let what was there serve again, as long as the two have not changed places."""

@@ -96,7 +96,7 @@ class DatabaseRestore:
                 raise AnchorageError(
                     f"The database {subject.name} is not one of this host's cluster, so it is not exchanged from here.",
                     what="restore",
-                    next_step=f"docs/operations.md, 'A database elsewhere comes back', says how: anchorage restore {self.wish.app} --fetch DIRECTORY gives its dump.",
+                    next_step=f"anchorage restore {self.wish.app} --fetch DIRECTORY gives its dump; docs/operations.md, 'A database elsewhere comes back'.",
                 )
         if not self.cluster.answers():
             raise AnchorageError(

@@ -26,6 +26,7 @@ import typing as t
 
 from .app import UNIT
 from .database import Database, first_line
+from .encoders import postgresql_setting
 from .errors import AnchorageError
 from .layout import STATE
 from .room import MIB, Amount, Full, mount_point, supply
@@ -108,6 +109,11 @@ _ARCHIVE = re.compile(r"\bERROR: (\[\d+\]: .+)")
 _RECOVERY = re.compile(r"(restore_command|recovery_target\w*) *=")
 
 
+DAMAGED = "its files are damaged, or the key of this host is another one"
+
+Data = dict[str, t.Any]
+
+
 class Recovered(t.NamedTuple):
     """Where a server's recovery ended. All but the seconds are None for one that was not restored."""
 
@@ -146,12 +152,6 @@ def recovery_settings(text: str) -> str:
     return "".join(f"{line}\n" for line in text.splitlines() if _RECOVERY.match(line))
 
 
-def quoted(value: str) -> str:
-    """Return a value as postgresql.conf writes it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
-
-
 def configuration(version: str, *, directory: str, port: int | None, preload: str) -> str:
     """Return the text of postgresql.conf."""
     chosen = {**CONFIGURATION}
@@ -167,7 +167,13 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     )
     if port:
         chosen["listen_addresses"] = "127.0.0.1"
-    return "".join(f"{name} = {quoted(value)}\n" for name, value in sorted(chosen.items()))
+    return "".join(f"{name} = {postgresql_setting(value)}\n" for name, value in sorted(chosen.items()))
+
+
+def own_unit(world: World) -> str | None:
+    """Return the unit of this collection that this runs in; None in a shell."""
+    found = re.search(r"/(anchorage-[^/\s]+\.service)(?:/|$)", (world.read("/proc/self/cgroup") or b"").decode(), re.MULTILINE)
+    return found.group(1) if found else None
 
 
 def last_words(log: str) -> str:
@@ -197,9 +203,9 @@ def recovered(log: str, seconds: float) -> Recovered:
 def complaint(done: Completed) -> str:
     """Return what pgBackRest says was wrong, with its number; what it only warns of is left out."""
     text = f"{done.stdout}\n{done.stderr}"
-    found = [match.group(1).strip() for line in text.splitlines() if (match := _ARCHIVE.search(line))]
+    found = _ARCHIVE.search(text)
     if found:
-        return found[0][:400]
+        return reason(text[found.start(1) :])
     return "it took too long" if done.rc == 124 else f"{first_line(done.stderr or done.stdout)[:400]} (code {done.rc})"
 
 
@@ -208,7 +214,7 @@ def pgbackrest(world: World, settings: Settings, target: Target, *words: str, se
     return world.run(["nice", "-n", "10", *settings.pgbackrest(target, *words)], env=ENVIRONMENT, cwd="/", user=USER, timeout=seconds)
 
 
-def backups(world: World, settings: Settings, target: Target) -> dict[str, t.Any]:
+def backups(world: World, settings: Settings, target: Target) -> Data:
     """Return what pgBackRest knows of the stanza at a target: C(backup), C(archive), C(status) and so on; the oldest backup first.
 
     :raises AnchorageError: when the repository cannot be read, or there is no backup in it.
@@ -217,17 +223,31 @@ def backups(world: World, settings: Settings, target: Target) -> dict[str, t.Any
     if done.rc != 0:
         raise AnchorageError(f"The repository {target.name} cannot be read: pgBackRest said: {complaint(done)}", what="pgbackrest info")
     try:
-        stanza = t.cast("t.Any", settings.archive).stanza
-        (found,) = [entry for entry in json.loads(done.stdout) if entry["name"] == stanza]
-        repos = [repo["status"] for repo in found.get("repo", [])]
-        broken = [status for status in [*repos, found["status"]] if status["code"] != 0]
-        existing = found["backup"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AnchorageError(f"The repository {target.name} has no backup of this cluster.", what="pgbackrest info") from error
-    if broken or not existing:
-        said = broken[0]["message"] if broken else "no backup"
-        raise AnchorageError(f"The repository {target.name} has no backup that could be restored: {said}", what="pgbackrest info")
-    return t.cast("dict[str, t.Any]", found)
+        # What it quotes of a damaged file is not always JSON.
+        told = json.loads(done.stdout, strict=False)
+    except ValueError as error:
+        raise AnchorageError(f"The repository {target.name} cannot be read: {DAMAGED}.", what="pgbackrest info") from error
+    stanza = t.cast("t.Any", settings.archive).stanza
+    found = next((entry for entry in told if entry.get("name") == stanza), None)
+    if found is None:
+        raise AnchorageError(f"The repository {target.name} has no backup of this cluster (no stanza '{stanza}').", what="pgbackrest info")
+    broken = [status["message"] for status in [*[repo["status"] for repo in found.get("repo", [])], found["status"]] if status["code"] != 0]
+    if broken or not found.get("backup"):
+        said = reason(broken[0]) if broken else "no backup"
+        raise AnchorageError(f"The repository {target.name} has no backup that could be restored: {said}.", what="pgbackrest info")
+    return t.cast("Data", found)
+
+
+def reason(message: str) -> str:
+    """Return what matters of what pgBackRest tells over several lines: the first line, and what follows a colon; no hints and no damaged bytes."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = lines[0] if lines else "no reason given"
+    if said.endswith(":") and len(lines) > 1:
+        said = f"{said} {lines[1]}"
+    said = re.sub(r"at line \d+: `.*", "", said, flags=re.DOTALL).strip()
+    if re.search(r"FormatError|CryptoError|ChecksumError", said):
+        said = f"{said} ({DAMAGED})"
+    return said[:400]
 
 
 class ScratchDatabase(Database):
@@ -309,7 +329,7 @@ class Scratch:
         backup: str | None = None,
         name: str | None = None,
         seconds: float = 14400,
-    ) -> dict[str, t.Any]:
+    ) -> Data:
         """Fill it by pgBackRest; how far it recovers is decided here, and happens in start().
 
         Without a wish: the newest backup and all WAL there is. PostgreSQL takes WAL that cannot be had for the end of it, so a caller who must
@@ -332,7 +352,7 @@ class Scratch:
         done = pgbackrest(self.world, settings, target, *words, seconds=seconds)
         if done.rc != 0:
             raise AnchorageError(f"The backup at {target.name} could not be restored: pgBackRest said: {complaint(done)}", what="pgbackrest restore")
-        return t.cast("dict[str, t.Any]", chosen)
+        return t.cast("Data", chosen)
 
     # -- its life
 
@@ -421,7 +441,7 @@ class Scratch:
 
     def _locked(self) -> t.IO[str]:
         """Return a file that is locked; the kernel frees it with its owner."""
-        stream = open(f"{self.directory}.lock", "a", encoding="utf-8")
+        stream = open(f"{self.directory}.lock", "a", encoding="utf-8")  # noqa: SIM115  # it is closed by whoever ends
         end = self.world.monotonic() + self.patience
         while True:
             try:
@@ -486,7 +506,9 @@ class Scratch:
         return done.stdout.strip() if done.rc == 0 else ""
 
     def _unit(self) -> list[str]:
-        bound = [f"--property=BindsTo={os.environ[UNIT]}", f"--property=After={os.environ[UNIT]}"] if os.environ.get(UNIT) else []
+        # It ends with its caller. Not After=, for which a caller of type oneshot would have to end first.
+        caller = os.environ.get(UNIT) or own_unit(self.world)
+        bound = [f"--property=BindsTo={caller}"] if caller else []
         # What pgBackRest is told when the server fetches WAL: it may write nowhere but here.
         told = {"ARCHIVE_ASYNC": "n", "LOCK_PATH": "/tmp", "LOG_LEVEL_CONSOLE": "warn", "LOG_LEVEL_FILE": "off"}
         return [
@@ -507,6 +529,8 @@ class Scratch:
             "--property=IOWeight=20",
             f"--property=MemoryMax={self.memory_mb}M",
             "--property=OOMPolicy=stop",
+            # Where memory runs out, it is the first to go, and not the live server.
+            "--property=OOMScoreAdjust=800",
             "--property=LimitCORE=0",
             f"--property=RuntimeMaxSec={LIFETIME_SECONDS}",
             "--property=KillMode=mixed",

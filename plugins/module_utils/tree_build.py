@@ -198,19 +198,22 @@ class Builder:
         environment = {**self._environment(), **(env or {})}
         self.log.say(f"{self.app.name}: {' '.join(argv)}")
         watch = memory.Watch(self.app.world, self.log.command)
-        rc = self.app.world.stream(
-            self.app.sandboxed(
-                argv,
-                directory=directory,
-                env=environment,
-                writable=[self.work, self.app.layout.cache],
-                memory_mb=memory.unit_limit(heap_mb),
-                timeout_seconds=seconds,
-                name=name,
-            ),
-            watch,
-            timeout=seconds + 60,
+        # Beside the work directory, which is the user's own. What a kill leaves there goes with the rest.
+        path = f"{self.work}.json"
+        command = self.app.sandboxed(
+            path,
+            argv=argv,
+            cwd=directory,
+            env=environment,
+            writable=[self.work, self.app.layout.cache],
+            memory_mb=memory.unit_limit(heap_mb),
+            timeout_seconds=seconds,
+            name=name,
         )
+        try:
+            rc = self.app.world.stream(command, watch, timeout=seconds + 60)
+        finally:
+            self.app.world.remove(path)
         if rc == 0:
             return
         cause = watch.cause(rc, key=f"{name}.memory_mb", heap_mb=heap_mb, limit_seconds=seconds)

@@ -41,6 +41,7 @@ MEMBERS = (
     "diagnosis",
     "dockerfile",
     "drain",
+    "encoders",
     "engine",
     "errors",
     "forecast",

@@ -6,46 +6,20 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
-import random
 
 import pytest
 
+from ansible_collections.anchorage.vps.tests.hostile import CANARY, contract_values
+
 from .conftest import STUB
-
-CANARY = "/tmp/pwned"
-
-#: Each has a meaning to something between the inventory and the process: a shell, systemd, Compose, a Dockerfile, dotenv, a URL, a template.
-HOSTILE = [
-    "", " ", " blanks around ", "a b", "#", "a #b", "ab$cd#ef", "$", "$$", "$HOME", "${HOME}", "${HOME:-x}", "$(id)", f"$(touch {CANARY})",
-    f"`touch {CANARY}`",
-    f"; touch {CANARY}", f"| touch {CANARY}", f"&& touch {CANARY}", "'", "''", "'x'", '"', '"x"', "\\", "\\\\", "\\n", "\\$", "a\\", "\\'", '\\"',
-    "%", "%h", "%%", "%s",
-    "=", "a=b", "a=b=c", "{", "}", "{}", "{x",
-    "{host}", "{port}", "{release}", "!", "!!", "~", "*", "?", "[a]", ":@/", "user:p@ss/w:rd@host", "postgres://u:p%40@h/d", "\t",
-    "tab\there", "äöü", "日本語", "🚢", "\u202eabc", "é", "\u00a0", "null", "true", "~", "0x1f", "1e3", "2026-11-22", "-", "--help", "- a", "a: b", "&a", "*a",
-    "|", ">", "@a", "A" * 1024,
-]  # fmt: skip
-
-ALPHABET = "$\\\"'`#%{}()[]<>|&;:@/=~!*?, \tabcXYZ019äß🚢"
-
-
-def corpus():
-    """Return values by variable: those above, and some that nobody thought of. The seed is fixed, so that a failure comes again."""
-    dice = random.Random(3)
-    made = ("".join(dice.choices(ALPHABET, k=dice.randrange(1, 40))) for _endless in itertools.count())
-    # What looks like a template is Ansible's, before the contract sees it.
-    values = [*HOSTILE, *itertools.islice((text for text in made if not any(mark in text for mark in ("{{", "{%", "{#"))), 240)]
-    return {f"V{number:03}": value for number, value in enumerate(values)}
-
 
 SEEN = "const seen = JSON.stringify(Object.fromEntries(Object.entries(process.env).filter(([key]) => /^V[0-9]{3}$/.test(key))));\n"
 
 
 @pytest.mark.fault
 def test_values_arrive_byte_for_byte_everywhere(shop):
-    values = corpus()
+    values = contract_values()
     build = (STUB / "build.js").read_text() + SEEN + "process.on('exit', () => fs.writeFileSync('dist/seen.json', seen));\n"
     migrate = (STUB / "migrate.js").read_text() + SEEN
     migrate += "process.on('exit', () => sql(`CREATE TABLE IF NOT EXISTS seen (env text); DELETE FROM seen; INSERT INTO seen VALUES (${quoted(seen)})`));\n"

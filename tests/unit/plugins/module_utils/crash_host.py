@@ -211,12 +211,12 @@ class Host(Pm2Host):
         return OK
 
     def stream(self, argv: t.Sequence[str], on_line: t.Callable[[str], None], *, timeout: float | None = None) -> int:
-        directory = next(word.split("=", 2)[2] for word in argv if word.startswith("--property=WorkingDirectory="))
-        wanted = list(argv[argv.index("--") + 1 :])
-        if wanted[:2] == [COMMAND, "exec"]:
-            with open(wanted[2], encoding="utf-8") as stream:
-                described = json.load(stream)
-            return self._migrate(described["cwd"])
+        assert argv[-3:-1] == [COMMAND, "exec"]
+        with open(argv[-1], encoding="utf-8") as stream:
+            described = json.load(stream)
+        wanted, directory = described["argv"], described["cwd"]
+        if "--unit=anchorage-shop-migrate" in argv:
+            return self._migrate(directory)
         if wanted == ["node", "build.js"]:
             os.mkdir(f"{directory}/dist")
             for name in ("package.json", "server.js", "worker.js", "migrations.json"):

@@ -68,11 +68,11 @@ def test_what_lives_is_said_in_words(tmp_path):
 
 
 def test_a_sandbox_has_a_user_limits_and_its_own_unit(tmp_path):
-    app, _world, _log = make(tmp_path)
-    command = app.sandboxed(
-        ["npm", "ci"], directory="/work", env={"B": "2", "A": "1"}, writable=["/work", "/cache"], memory_mb=700, timeout_seconds=60, name="install"
-    )
-    assert command[0] == "systemd-run" and command[-3:] == ["--", "npm", "ci"]
+    app, world, _log = make(tmp_path)
+    options = {"argv": ["npm", "ci", "${d}"], "cwd": "/work", "env": {"B": PASSWORD, "A": "1"}, "writable": ["/work", "/cache"], "timeout_seconds": 60}
+    command = app.sandboxed("/run/x$.json", **options, memory_mb=700, name="install")
+    assert command[0] == "systemd-run" and command[-4:] == ["--", app.command, "exec", "/run/x$$.json"]
+    assert written_json(world, "/run/x$.json") == {"argv": ["npm", "ci", "${d}"], "cwd": "/work", "env": {"A": "1", "B": PASSWORD}}
     for word in (
         "--unit=anchorage-shop-install",
         f"--property=User={ME.pw_name}",
@@ -83,17 +83,17 @@ def test_a_sandbox_has_a_user_limits_and_its_own_unit(tmp_path):
         "--property=ReadWritePaths=/cache",
     ):
         assert word in command
-    assert [word for word in command if word.startswith("--setenv")] == ["--setenv=A=1", "--setenv=B=2"]
-    unlimited = app.sandboxed(["true"], directory="/", env={}, writable=[], memory_mb=None, timeout_seconds=1, name="x")
+    assert not any(PASSWORD in word or word.startswith("--setenv") for word in command), "everybody may read a command line"
+    unlimited = app.sandboxed("/run/x.json", **options, memory_mb=None, name="x")
     assert not any("MemoryMax" in word for word in unlimited)
 
 
 def test_what_a_step_runs_ends_with_the_step(tmp_path, monkeypatch):
     app, _world, _log = make(tmp_path)
-    options = {"directory": "/", "env": {}, "writable": [], "memory_mb": None, "timeout_seconds": 1, "name": "x"}
-    assert not any("BindsTo" in word for word in app.sandboxed(["true"], **options)), "a step run by hand has no unit"
+    options = {"argv": ["true"], "cwd": "/", "env": {}, "writable": [], "memory_mb": None, "timeout_seconds": 1, "name": "x"}
+    assert not any("BindsTo" in word for word in app.sandboxed("/run/x.json", **options)), "a step run by hand has no unit"
     monkeypatch.setenv("ANCHORAGE_UNIT", "anchorage-shop.service")
-    command = app.sandboxed(["true"], **options)
+    command = app.sandboxed("/run/x.json", **options)
     assert "--property=BindsTo=anchorage-shop.service" in command and "--property=After=anchorage-shop.service" in command
 
 

@@ -90,7 +90,7 @@ def contract():
         ({"s3": {"memory_mb": 1}}, "s3.memory_mb", "must lie between 32 and"),
         ({"s3": {"env": {"A B": "1"}}}, "s3.env.A B", "the name of a variable"),
         ({"s3": {"env": {"X_PASSWORD": "changeme"}}}, "s3.env.X_PASSWORD", "is a placeholder"),
-        ({"s3": {"env": {"X_PASSWORD": f"{RANDOM}'"}}}, "s3.env.X_PASSWORD", "holds a quote or a backslash"),
+        ({"s3": {"env": {"X_PASSWORD": f"{RANDOM}\\"}}}, "s3.env.X_PASSWORD", "ends with a backslash"),
         ({"keycloak": {}}, "keycloak.domain", "is required"),
         ({"keycloak": {"domain": "auth"}}, "keycloak.domain", "is no host name"),
         ({"keycloak": {**ALL["keycloak"], "env": {"KC_DB_PASSWORD": RANDOM}}}, "keycloak.env.KC_DB_PASSWORD", "is set by the component"),
@@ -390,7 +390,7 @@ def test_a_component_with_a_domain_is_a_site_with_one_upstream_and_a_certificate
 def test_a_proxy_is_wanted_for_a_component_alone():
     bot = {"preset": "node", "runtime": "compose", "source": SHOP["source"], "processes": {"bot": {"command": ["node", "b.js"]}}, "redis": {"enabled": True}}
     contract = resolved({"bot": {**bot, "components": {"keycloak": ALL["keycloak"]}}})
-    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nginx", "certbot"]
+    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nginx", "certbot", "backup"]
 
 
 def test_the_host_is_told_what_to_ask_and_no_secret(contract):

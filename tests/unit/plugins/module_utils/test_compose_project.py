@@ -13,7 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ansible_collections.anchorage.vps.plugins.module_utils import compose_project, dockerfile
+from ansible_collections.anchorage.vps.plugins.module_utils import compose_project, dockerfile, encoders
 from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
 from ansible_collections.anchorage.vps.plugins.module_utils.release_plan import release_id, tree_id
 
@@ -204,6 +204,6 @@ def test_the_heap_of_the_build_is_limited_and_that_of_the_app_is_not():
 @given(st.dictionaries(st.from_regex(r"[A-Z_]{1,8}", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=4))
 @example({"A": "🚢 \u2028\u0085\ufeff\x7f\x01\\ud83d \ud7ff\ue000"})
 def test_what_is_written_is_json_and_yaml_that_say_the_same(values):
-    told = compose_project.text({"name": "shop", "services": {"web": {"environment": values}}})
+    told = encoders.compose_file({"name": "shop", "services": {"web": {"environment": values}}})
     assert json.loads(told) == yaml.safe_load(told) == {"name": "shop", "services": {"web": {"environment": values}}}
     assert "\\ud83d\\udea2" not in told, "which Compose refuses"

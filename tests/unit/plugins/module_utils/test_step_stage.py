@@ -16,6 +16,7 @@ import pytest
 from ansible_collections.anchorage.vps.plugins.module_utils import room, step_stage, tree_build
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
+from ansible_collections.anchorage.vps.plugins.module_utils.layout import COMMAND
 from ansible_collections.anchorage.vps.plugins.module_utils.step_stage import MANIFEST, stage
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
@@ -31,6 +32,7 @@ class BuildWorld(World):
     def __init__(self, play):
         self.play = play
         self.commands = []
+        self.environments = []
         self.ran = []
 
     def run(self, argv, **options):
@@ -43,8 +45,10 @@ class BuildWorld(World):
 
     def stream(self, argv, on_line, *, timeout=None):
         self.commands.append(argv)
-        directory = next(word.split("=", 2)[2] for word in argv if word.startswith("--property=WorkingDirectory="))
-        return self.play(argv[argv.index("--") + 1 :], pathlib.Path(directory), on_line) or 0
+        assert argv[-3:-1] == [COMMAND, "exec"]
+        process = json.loads(pathlib.Path(argv[-1]).read_text())
+        self.environments.append(process["env"])
+        return self.play(process["argv"], pathlib.Path(process["cwd"]), on_line) or 0
 
 
 @pytest.fixture
@@ -119,11 +123,13 @@ def test_only_the_output_of_a_build_is_the_release(shop):
         (directory / "dist").mkdir()
         (directory / "dist" / "server.js").write_text("built")
 
-    app, world = shop(PLAIN, play, build=build())
+    app, world = shop(PLAIN, play, build=build(env={"NPM_TOKEN": "t" * 32}))
     put(app)
-    (command,) = world.commands
-    assert "--property=MemoryMax=1024M" in command and "--setenv=NODE_OPTIONS=--max-old-space-size=512" in command
-    assert not any(PASSWORD in word or "j" * 32 in word for word in command), "a build gets no secret"
+    (command,), (environment,) = world.commands, world.environments
+    assert "--property=MemoryMax=1024M" in command and environment["NODE_OPTIONS"] == "--max-old-space-size=512"
+    assert environment["NPM_TOKEN"] == "t" * 32 and not any(PASSWORD in value or "j" * 32 in value for value in environment.values()), "no other secret"
+    assert not any("t" * 32 in word for word in command), "everybody may read a command line"
+    assert os.listdir(f"{app.layout.home}/work") == []
     running = pathlib.Path(app.layout.release("r1"), "app")
     assert sorted(os.listdir(running)) == ["server.js"] and (running / "server.js").read_text() == "built"
 
