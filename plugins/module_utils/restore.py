@@ -103,8 +103,9 @@ def run(world: World, log: Log) -> bool:
             said = f"{type(error).__name__}: {error}"
             text = f"The engine itself failed in the restore: {said}. Live now: {living(journal)}. Next: {AGAIN}"
             outcome = {"ok": False, "error": {"message": said, "live": living(journal), "next_step": AGAIN}, "text": text}
-        journal.end(**outcome, seconds=round(world.now() - journal.data["started_at"], 1))
+        # In this order: whoever follows stops at the end that the journal says.
         log.say(outcome["text"])
+        journal.end(**outcome, seconds=round(world.now() - journal.data["started_at"], 1))
         return t.cast(bool, outcome["ok"])
 
 

@@ -209,6 +209,7 @@ class FilesRestore:
             self._exchange(tree)
         for redis in self.redis:
             self._exchange_redis(redis)
+        self._clear(WORK)
         self.journal.mark("exchanged files")
 
     def _exchange(self, tree: Tree) -> None:

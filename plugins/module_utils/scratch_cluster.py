@@ -403,7 +403,10 @@ class Scratch:
                 what="scratch cluster",
                 next_step="Look at it, and move it away.",
             )
-        done = self.world.run(["rm", "-rf", "--one-file-system", "--", self.directory], timeout=3600)
+        # The marker goes last: what is left when this is killed must be known for what it is.
+        inside = [f"{self.directory}/{name}" for name in self.world.listdir(self.directory) if name != MARKER]
+        for paths in (inside, [self.directory]):
+            done = self.world.run(["rm", "-rf", "--one-file-system", "--", *paths], timeout=3600)
         if done.rc != 0:
             raise AnchorageError(f"{self.directory} could not be removed: {first_line(done.stderr)}", what="scratch cluster")
 
