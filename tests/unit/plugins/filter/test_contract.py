@@ -85,7 +85,14 @@ SAMPLE = resolved(
         "shop": changed(SHOP, redis={"cache": {}}),
         "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}),
         "bot": BOT,
-        "crew": changed(BOT, runtime="compose", hosts=["a1"], database={"enabled": True}, redis={"enabled": True}),
+        "crew": changed(
+            BOT,
+            runtime="compose",
+            hosts=["a1"],
+            database={"enabled": True},
+            redis={"enabled": True},
+            components={"btcpay": {"domain": "pay.example.com"}},
+        ),
     },
     FLEET,
 )

@@ -75,6 +75,14 @@ def test_a_given_key_beats_the_kept_one_in_check_mode():
     assert "unknown-until-first-run" in model(options(kept_key="", postgresql=CLUSTER))["pgbackrest"]
 
 
+def test_what_holds_money_has_a_place_of_its_own():
+    found = model(options(apart=[{"name": "shop-btcpay", "directory": "/etc/anchorage/compose/shop-btcpay"}]))
+    assert found["jobs"] == ["files", "apart"] and {"path": "/var/backups/anchorage/apart", "mode": "0700"} in found["directories"]
+    assert "no target of backup_targets has the job apart, which saves shop-btcpay" in refused(
+        apart=[{"name": "shop-btcpay", "directory": "/x"}], targets=[{**LOCAL, "jobs": ["files"]}]
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
