@@ -17,6 +17,7 @@ MEMBERS = (
     "admin_user",
     "app",
     "app_health",
+    "backup_boot",
     "backup_command",
     "backup_compare",
     "backup_dump",
