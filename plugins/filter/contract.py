@@ -134,6 +134,8 @@ class FilterModule:
             views.monitoring_sites,
             views.redis_instances,
             views.release_documents,
+            views.rotation_choices,
+            views.rotation_former,
         )
         checked = {"app_names": app_names, "component_files": component_files, "contract": contract, "topology": topology}
         return {**checked, **{view.__name__: _projection(view) for view in projections}}

@@ -17,6 +17,7 @@ import math
 import typing as t
 
 from .database import Database, first_line
+from .encoders import sql_literal
 
 #: Rows of a table whose digests are compared.
 SAMPLE = 1000
@@ -104,12 +105,10 @@ def counted(database: Database) -> dict[str, Moved]:
 
 def question(name: str, chosen: Way) -> str:
     """Return the statement that looks at one table. The alias is no column's name, so that it means the row."""
-    literal = name.replace("'", "''")
     part = "" if chosen.percent is None else f" TABLESAMPLE SYSTEM ({chosen.percent}) REPEATABLE (1)"
     digests = f"json_agg(left(md5(anchorage_row::text), 16)) FILTER (WHERE hashtid(anchorage_row.ctid) % {chosen.every} = 0)"
-    return (
-        f"SELECT json_build_object('name', '{literal}', 'rows', count(*), 'sample', coalesce({digests}, '[]'))::text FROM ONLY {name} AS anchorage_row{part};\n"
-    )
+    found = f"json_build_object('name', {sql_literal(name)}, 'rows', count(*), 'sample', coalesce({digests}, '[]'))::text"
+    return f"SELECT {found} FROM ONLY {name} AS anchorage_row{part};\n"
 
 
 def look(database: Database, chosen: t.Mapping[str, Way], *, seconds: float) -> tuple[dict[str, Look], dict[str, str]]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import typing as t
 import urllib.parse
 
+from .encoders import pgbackrest_value, shell_command
 from .errors import AnchorageError
 from .layout import SECRETS, STATE
 from .world import World
@@ -216,7 +216,7 @@ class Settings:
             if target.ca_file:
                 words.append(f"--cacert={target.ca_file}")
         if target.type == SSH:
-            words.append(f"--option=rclone.program={shlex.join(ssh(target))}")
+            words.append(f"--option=rclone.program={shell_command(ssh(target))}")
         return words, environment
 
     def dumped(self, target: Target) -> bool:
@@ -271,7 +271,7 @@ def pgbackrest_configuration(settings: Settings) -> str:
                 "retention-full": str(settings.retention_days),
             }
         )
-        lines += [f"repo{number}-{key}={value}" for key, value in values.items()]
+        lines += [f"repo{number}-{key}={pgbackrest_value(value, f'repo{number}-{key}')}" for key, value in values.items()]
     lines += [
         "start-fast=y",
         "compress-type=zst",

@@ -17,6 +17,7 @@ from . import app_health, compose_project, engine
 from .app import App
 from .app_health import AMBER, GREEN, LOOPBACK, RED
 from .compose_probe import PROJECT
+from .database import AS_LOGIN
 from .errors import AnchorageError
 from .health import FAIL, OK
 from .layout import SECRETS, SLOTS
@@ -352,7 +353,7 @@ def sessions(app: App) -> list[Data] | str:
     if app.database is None:
         return []
     try:
-        return app.database.rows(SESSIONS)
+        return app.database.rows(SESSIONS, before=AS_LOGIN)
     except AnchorageError as error:
         return error.message
 
@@ -384,7 +385,12 @@ def _values(raw: bytes | None) -> list[t.Any]:
         known = json.loads(raw or b"{}")
     except ValueError:
         return []
-    return [value for value in known.values() if isinstance(value, str)] if isinstance(known, dict) else []
+    if not isinstance(known, dict):
+        return []
+    pending = known.get("pending") or {}
+    parts = [known, pending.get("teach") or {}, *((pending.get(side) or {}).get("values") or {} for side in ("before", "after"))]
+    # Earlier keys stand in one value, joined by commas.
+    return [key for part in parts for value in part.values() if isinstance(value, str) for key in (value, *value.split(","))]
 
 
 def diagnose(names: t.Iterable[str] | None, world: World, *, deadline_seconds: float = 10.0, **more: t.Any) -> Data:

@@ -26,6 +26,7 @@ import typing as t
 
 from .app import UNIT
 from .database import Database, first_line
+from .encoders import postgresql_setting
 from .errors import AnchorageError
 from .layout import STATE
 from .room import MIB, Amount, Full, mount_point, supply
@@ -152,12 +153,6 @@ def recovery_settings(text: str) -> str:
     return "".join(f"{line}\n" for line in text.splitlines() if _RECOVERY.match(line))
 
 
-def quoted(value: str) -> str:
-    """Return a value as postgresql.conf writes it."""
-    escaped = value.replace("\\", "\\\\").replace("'", "''")
-    return f"'{escaped}'"
-
-
 def configuration(version: str, *, directory: str, port: int | None, preload: str) -> str:
     """Return the text of postgresql.conf."""
     chosen = {**CONFIGURATION}
@@ -173,7 +168,7 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     )
     if port:
         chosen["listen_addresses"] = "127.0.0.1"
-    return "".join(f"{name} = {quoted(value)}\n" for name, value in sorted(chosen.items()))
+    return "".join(f"{name} = {postgresql_setting(value)}\n" for name, value in sorted(chosen.items()))
 
 
 def caller(world: World) -> str | None:
@@ -418,7 +413,10 @@ class Scratch:
                 what="scratch cluster",
                 next_step="Look at it, and move it away.",
             )
-        done = self.world.run(["rm", "-rf", "--one-file-system", "--", self.directory], timeout=3600)
+        # The marker goes last: what is left when this is killed must be known for what it is.
+        inside = [f"{self.directory}/{name}" for name in self.world.listdir(self.directory) if name != MARKER]
+        for paths in (inside, [self.directory]):
+            done = self.world.run(["rm", "-rf", "--one-file-system", "--", *paths], timeout=3600)
         if done.rc != 0:
             raise AnchorageError(f"{self.directory} could not be removed: {first_line(done.stderr)}", what="scratch cluster")
 
