@@ -109,7 +109,8 @@ def _point(settings: Settings, world: World, live: Live, target: Target, report:
 
     :raises AnchorageError: when it does not get there.
     """
-    name = f"anchorage-proof-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(world.now()))}"
+    # Recovery ends at the first one of a name, so no two may be called the same, whatever the clock does.
+    name = f"anchorage-proof-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(world.now()))}-{world.monotonic() * 1000:.0f}"
     behind = live.execute("SELECT round(extract(epoch FROM now() - last_archived_time)) FROM pg_stat_archiver")
     report.facts["archived_seconds_ago"] = int(behind) if behind else None
     segment = live.execute("SELECT pg_walfile_name(pg_create_restore_point(:'name'))", name=name)

@@ -212,9 +212,9 @@ def complaint(done: Completed) -> str:
     return "it took too long" if done.rc == 124 else f"{first_line(done.stderr or done.stdout)[:400]} (code {done.rc})"
 
 
-def pgbackrest(world: World, settings: Settings, target: Target, *words: str, seconds: float = 600) -> Completed:
-    """Run pgBackRest for one target, as postgres and behind everybody else."""
-    return world.run(["nice", "-n", "10", *settings.pgbackrest(target, *words)], env=ENVIRONMENT, cwd="/", user=USER, timeout=seconds)
+def pgbackrest(world: World, settings: Settings, target: Target, *words: str, seconds: float = 600, urgent: bool = False) -> Completed:
+    """Run pgBackRest for one target, as postgres, and behind everybody else where it is not urgent."""
+    return world.run([*([] if urgent else ["nice", "-n", "10"]), *settings.pgbackrest(target, *words)], env=ENVIRONMENT, cwd="/", user=USER, timeout=seconds)
 
 
 def backups(world: World, settings: Settings, target: Target) -> Data:
@@ -275,10 +275,19 @@ class Scratch:
     :arg cluster: name of the live cluster, of which the libraries to preload are asked.
     :arg memory_mb: what its unit may take.
     :arg patience: seconds to wait for another caller who uses the directory.
+    :arg urgent: whether it is as important as everybody else, as where a shop waits for its data.
     """
 
     def __init__(
-        self, world: World, version: str, directory: str = DIRECTORY, *, cluster: str = "main", memory_mb: int = MEMORY_MB, patience: float = 0
+        self,
+        world: World,
+        version: str,
+        directory: str = DIRECTORY,
+        *,
+        cluster: str = "main",
+        memory_mb: int = MEMORY_MB,
+        patience: float = 0,
+        urgent: bool = False,
     ) -> None:
         self.world = world
         self.version = str(version)
@@ -286,6 +295,7 @@ class Scratch:
         self.cluster = cluster
         self.memory_mb = memory_mb
         self.patience = patience
+        self.urgent = urgent
         self.port: int | None = None
         self.programs = PROGRAMS.format(version=self.version)
         self.unit = f"anchorage-{os.path.basename(self.directory)}-postgresql.service"
@@ -354,7 +364,7 @@ class Scratch:
             raise AnchorageError(f"The repository {target.name} has no backup '{backup}'; there is: {labels}.", what="pgbackrest restore")
         self._require(max(need_bytes, *(entry["info"]["size"] for entry in known)))
         words = [f"--pg1-path={self.data}", "--archive-mode=off", f"--tablespace-map-all={self.directory}/tablespaces", *options, "restore"]
-        done = pgbackrest(self.world, settings, target, *words, seconds=seconds)
+        done = pgbackrest(self.world, settings, target, *words, seconds=seconds, urgent=self.urgent)
         if done.rc != 0:
             raise AnchorageError(f"The backup at {target.name} could not be restored: pgBackRest said: {complaint(done)}", what="pgbackrest restore")
         return t.cast("Data", chosen)
@@ -532,9 +542,7 @@ class Scratch:
             f"--property=StandardError=append:{self.log}",
             "--property=WorkingDirectory=/",
             "--property=UMask=0077",
-            "--property=Nice=10",
-            "--property=CPUWeight=20",
-            "--property=IOWeight=20",
+            *([] if self.urgent else ["--property=Nice=10", "--property=CPUWeight=20", "--property=IOWeight=20"]),
             f"--property=MemoryMax={self.memory_mb}M",
             "--property=OOMPolicy=stop",
             # Where memory runs out, it is the first to go, and not the live server.

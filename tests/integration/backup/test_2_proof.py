@@ -47,7 +47,7 @@ def test_a_server_that_works_hard_raises_no_alarm(host):
         "CREATE TABLE IF NOT EXISTS busy (id bigserial PRIMARY KEY, name text); CREATE TABLE IF NOT EXISTS flag AS SELECT true AS up;"
         " CREATE TABLE IF NOT EXISTS emptied (id int); INSERT INTO busy (name) SELECT 'x' FROM generate_series(1, 5000)"
     )
-    bench = "systemd-run -q --unit=work -p User=postgres -- /usr/lib/postgresql/*/bin/pgbench -n -f /tmp/work.sql -c 2 -T 300 shop"
+    bench = "systemd-run -q --unit=work -p User=postgres -- /usr/lib/postgresql/*/bin/pgbench -n -f /tmp/work.sql -c 2 -R 40 -T 900 shop"
     host.shell(f"cat > /tmp/work.sql <<'Q'\n{WORK}\nQ\nchmod a+r /tmp/work.sql; {bench}")
     try:
         for _round in range(3):
@@ -72,11 +72,11 @@ def test_what_a_killed_proof_leaves_goes_with_the_next(host):
         "backup_proof.prove(backup_settings.load(w), w, Log(print), job='database', target='local')\nP\n"
         "rm -f /run/hangs; systemctl daemon-reload; systemctl start --no-block anchorage-backup-proof"
     )
-    host.shell("for i in $(seq 300); do [ -e /run/hangs ] && exit 0; sleep 0.1; done; exit 1")
+    host.shell("for i in $(seq 1200); do [ -e /run/hangs ] && exit 0; sleep 0.1; done; exit 1")
     host.shell("systemctl is-active anchorage-scratch-postgresql")
     host.shell("systemctl kill -s KILL anchorage-backup-proof")
     # The server ends with its caller; the files stay until somebody comes.
-    host.shell("for i in $(seq 100); do systemctl is-active -q anchorage-scratch-postgresql || exit 0; sleep 0.1; done; exit 1")
+    host.shell("for i in $(seq 300); do systemctl is-active -q anchorage-scratch-postgresql || exit 0; sleep 0.1; done; exit 1")
     host.shell("systemctl reset-failed anchorage-backup-proof; rm /run/systemd/system/anchorage-backup-proof.service; systemctl daemon-reload")
     host.shell("test -d /var/lib/anchorage/backup/scratch/data/base")
     found = host.prove("database")

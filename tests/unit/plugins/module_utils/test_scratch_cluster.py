@@ -353,6 +353,14 @@ def test_it_ends_with_the_unit_that_it_was_started_from(text, unit):
     assert caller(FakeWorld({"/proc/self/cgroup": text})) == unit
 
 
+def test_where_a_shop_waits_it_does_not_stand_behind_everybody_else(host, settings, tmp_path):
+    with Scratch(host, "17", str(tmp_path / "backup" / "scratch"), urgent=True) as scratch:
+        scratch.restore(settings, settings.targets[0])
+        filled(scratch).start(60)
+    assert not any("Nice=" in word or "Weight=" in word for call in host.calls("systemd-run") for word in call.argv)
+    assert host.calls("restore")[0].argv[0] == "pgbackrest"
+
+
 def test_a_server_that_ends_is_told_at_once(host, scratch):
     host.ready, host.alive = 99, "inactive"
     host.log = RESTORED + "FATAL:  recovery ended before configured recovery target was reached\n"
