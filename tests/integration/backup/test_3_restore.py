@@ -65,7 +65,9 @@ def test_check_mode_prints_the_plan_and_changes_nothing(host):
 def test_rights_owner_and_sequences_come_back_as_they_were(host):
     host.orders(5)
     host.sql("ALTER DATABASE alpha SET statement_timeout = '55s'; ALTER DATABASE alpha CONNECTION LIMIT 40")
-    before = host.sql("SELECT datacl, datconnlimit, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'alpha'")
+    before = host.sql(
+        "SELECT datacl, datconnlimit, pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate FROM pg_database WHERE datname = 'alpha'"
+    )
     moment = host.now()
     host.sql("UPDATE orders SET what = 'spoilt'")
     host.restore(f"{APP} --time '{moment}' --yes")
@@ -120,7 +122,9 @@ def test_a_cluster_that_is_gone_comes_back_and_one_that_lives_needs_the_word(hos
     host.sql("DROP TABLE orders")
     told = host.restore(f"--cluster --time '{moment}' --yes")
     (aside,) = host.aside()
-    assert host.rows() == 10 and aside.startswith(f"{CLUSTER}.before-") and host.host.shell(f"test -s {aside}/global/pg_control && echo whole").strip() == "whole"
+    assert (
+        host.rows() == 10 and aside.startswith(f"{CLUSTER}.before-") and host.host.shell(f"test -s {aside}/global/pg_control && echo whole").strip() == "whole"
+    )
     host.serves()
 
 
@@ -138,7 +142,9 @@ def test_a_role_gets_the_password_that_its_app_has_today(host):
 
 def test_uploads_and_redis_come_back(host):
     redis = "/usr/local/lib/anchorage/redis-instance alpha-jobs cli"
-    host.host.shell(f"cd /srv/alpha/shared/static && rm -f * && echo one > a && echo two > b && chown alpha:alpha a b && {redis} SET k1 v1 && {redis} SET k2 v2")
+    host.host.shell(
+        f"cd /srv/alpha/shared/static && rm -f * && echo one > a && echo two > b && chown alpha:alpha a b && {redis} SET k1 v1 && {redis} SET k2 v2"
+    )
     host.backup()
     host.host.shell(f"cd /srv/alpha/shared/static && echo more >> a && rm b && echo new > c && {redis} SET k1 wrong && {redis} DEL k2 && {redis} SET k3 v3")
     told = host.restore(f"{APP} --files --latest", good=False)
@@ -204,7 +210,7 @@ def _killed(host, kind, point):
     wait
     """
     said = host.host.shell(script, check=False)
-    assert "killed" in said, host.host.shell("cat /tmp/restore.out")
+    assert "killed" in said, said + host.host.shell("cat /tmp/restore.out")
     # The server may be down in the middle of the restore of a cluster; what was there is somewhere all the same.
     told = host.restore("--resume" if host.journal.get("under_way") else f"{wish} --yes")
     assert "Restored:" in told and host.rows() == 300

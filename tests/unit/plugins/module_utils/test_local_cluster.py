@@ -96,10 +96,8 @@ def test_a_database_is_created_with_the_locale_of_another(server, cluster, more,
 
 
 def test_rights_and_settings_are_written_as_sql_whatever_their_values_hold():
-    rights = [{"right": "CONNECT", "to": None, "pass": False}, {"right": "TEMPORARY", "to": "rea\"der", "pass": True}]
-    assert rights_sql("shop", rights) == (
-        'GRANT CONNECT ON DATABASE "shop" TO PUBLIC;\nGRANT TEMPORARY ON DATABASE "shop" TO "rea""der" WITH GRANT OPTION;\n'
-    )
+    rights = [{"right": "CONNECT", "to": None, "pass": False}, {"right": "TEMPORARY", "to": 'rea"der', "pass": True}]
+    assert rights_sql("shop", rights) == ('GRANT CONNECT ON DATABASE "shop" TO PUBLIC;\nGRANT TEMPORARY ON DATABASE "shop" TO "rea""der" WITH GRANT OPTION;\n')
     settings = [{"role": None, "values": ["statement_timeout=5s", "search_path=a, b", "app.note=it's"]}, {"role": "r", "values": ["work_mem=1MB"]}]
     assert settings_sql("shop", settings) == (
         'ALTER DATABASE "shop" SET "statement_timeout" TO \'5s\';\nALTER DATABASE "shop" SET "search_path" TO a, b;\n'

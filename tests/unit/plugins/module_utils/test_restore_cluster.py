@@ -213,7 +213,14 @@ def test_a_host_without_an_archive_and_a_release_s_restore_point_are_refused(mad
 
 
 def test_the_passwords_of_today_are_those_of_the_documents_or_of_the_kept_secrets():
-    settings = Settings.parse(document(databases=[{"name": "shop", "method": "archive", "app": "shop", "owner": "shop"}, {"name": "blog", "method": "archive", "app": "blog", "owner": "writer"}]))
+    settings = Settings.parse(
+        document(
+            databases=[
+                {"name": "shop", "method": "archive", "app": "shop", "owner": "shop"},
+                {"name": "blog", "method": "archive", "app": "blog", "owner": "writer"},
+            ]
+        )
+    )
     files = {
         "/etc/anchorage/apps/shop.json": json.dumps({"database_url": "postgres://shop:of-the-document@127.0.0.1/shop"}),
         "/etc/anchorage/secrets/shop.json": json.dumps({"database_password": "another"}),

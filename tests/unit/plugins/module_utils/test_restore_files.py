@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import types
 
@@ -53,7 +55,9 @@ def made(tmp_path, monkeypatch):
     for path, name, text in ((shared, "a", "new"), (shared, "late", "x"), (redis, "dump.rdb", "REDIS new")):
         path.mkdir(parents=True, exist_ok=True)
         (path / name).write_text(text)
-    monkeypatch.setattr("ansible_collections.anchorage.vps.plugins.module_utils.backup_settings.Redis.directory", property(lambda self: f"{tmp_path}/redis/{self.name}"))
+    monkeypatch.setattr(
+        "ansible_collections.anchorage.vps.plugins.module_utils.backup_settings.Redis.directory", property(lambda self: f"{tmp_path}/redis/{self.name}")
+    )
     host = Host({str(shared): {"a": "old!", "gone": "y"}})
     monkeypatch.setattr(restore_files, "choose_snapshot", lambda *_args: Chosen("snapshot", "local", "c" * 64, 1.0))
 
@@ -69,7 +73,9 @@ def made(tmp_path, monkeypatch):
     def again():
         return FilesRestore(settings, host, Log(lines.append), RestoreJournal(host, journal.path))
 
-    return types.SimpleNamespace(again=again, host=host, shared=shared, redis=redis, lines=lines, top=tmp_path, journal=lambda: json.loads(pathlib.Path(journal.path).read_text()))
+    return types.SimpleNamespace(
+        again=again, host=host, shared=shared, redis=redis, lines=lines, top=tmp_path, journal=lambda: json.loads(pathlib.Path(journal.path).read_text())
+    )
 
 
 def go():
@@ -89,7 +95,9 @@ def test_what_is_fetched_lies_beside_until_the_word_is_given_and_is_counted(made
     what = made.again()
     with pytest.raises(AnchorageError, match="no word"):
         what.make_ready(refused)
-    assert (made.shared / "a").read_text() == "new" and "1 files that only the present has, 1 that go back to what they were, 1 that come back" in " ".join(made.lines)
+    assert (made.shared / "a").read_text() == "new" and "1 files that only the present has, 1 that go back to what they were, 1 that come back" in " ".join(
+        made.lines
+    )
     assert [path.name for path in made.shared.parent.iterdir()] == ["shared"]
 
 
@@ -100,7 +108,9 @@ def test_both_change_places_and_what_was_there_is_kept(made):
     what.verify()
     aside = made.shared.with_name(f"shared.before-{what.journal.id}")
     assert (made.shared / "a").read_text() == "old!" and (aside / "late").read_text() == "x"
-    assert (made.redis / "dump.rdb").read_text() == "REDIS old" and (made.redis.with_name(f"shop-jobs.before-{what.journal.id}") / "dump.rdb").read_text() == "REDIS new"
+    assert (made.redis / "dump.rdb").read_text() == "REDIS old" and (
+        made.redis.with_name(f"shop-jobs.before-{what.journal.id}") / "dump.rdb"
+    ).read_text() == "REDIS new"
     assert {entry["of"] for entry in made.journal()["aside"]} == {str(made.shared), str(made.redis)}
     assert what.is_exchanged and ["systemctl", "stop", "redis-server@shop-jobs.service"] in made.host.ran
 
@@ -127,15 +137,15 @@ def test_killed_anywhere_in_the_exchange_the_next_run_finishes_it(made, monkeypa
         patch.setattr(restore_files.os, "rename", counted(restore_files.os.rename))
         patch.setattr(RestoreJournal, "save", counted(RestoreJournal.save))
         patch.setattr(Host, "run", counted(Host.run))
-        try:
+        with contextlib.suppress(Killed):
             made.again().exchange()
-        except Killed:
-            pass
     what = made.again()
     what.exchange()
     assert (made.shared / "a").read_text() == "old!" and (made.shared / "gone").exists() and not (made.shared / "late").exists()
     assert (made.shared.with_name(f"shared.before-{what.journal.id}") / "late").read_text() == "x"
-    assert (made.redis / "dump.rdb").read_text() == "REDIS old" and (made.redis.with_name(f"shop-jobs.before-{what.journal.id}") / "dump.rdb").read_text() == "REDIS new"
+    assert (made.redis / "dump.rdb").read_text() == "REDIS old" and (
+        made.redis.with_name(f"shop-jobs.before-{what.journal.id}") / "dump.rdb"
+    ).read_text() == "REDIS new"
 
 
 def test_going_back_leaves_what_was_there(made):
@@ -191,8 +201,6 @@ def test_differences_are_told_by_size_and_time(tmp_path):
         (tmp_path / side / "deep").mkdir(parents=True)
         for name, text in names.items():
             (tmp_path / side / "deep" / name).write_text(text)
-    import os
-
     for side in ("here", "there"):
         os.utime(tmp_path / side / "deep" / "a", (5, 5))
     assert differences(str(tmp_path / "here"), str(tmp_path / "there")) == (0, 1, 1)

@@ -92,7 +92,9 @@ def test_a_target_that_does_not_answer_is_told(backups):
 
 def test_a_file_comes_whole_or_not_at_all(tmp_path, monkeypatch):
     fake = tmp_path / "restic"
-    fake.write_text('#!/bin/sh\nfor last in "$@"; do :; done\n[ "$last" = /stage/good ] && printf PGDMP && exit 0\nprintf half\necho "Fatal: not found" >&2\nexit 1\n')
+    fake.write_text(
+        '#!/bin/sh\nfor last in "$@"; do :; done\n[ "$last" = /stage/good ] && printf PGDMP && exit 0\nprintf half\necho "Fatal: not found" >&2\nexit 1\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(Settings, "restic", lambda self, target: ([str(fake)], {"PATH": "/usr/bin:/bin"}))
     path = tmp_path / "it's.dump"
