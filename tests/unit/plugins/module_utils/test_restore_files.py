@@ -88,6 +88,13 @@ def test_only_the_app_s_own_directories_come_back(made):
     assert what.costs_data == [str(made.shared), "shop-jobs"]
 
 
+def test_what_is_the_host_s_own_never_comes_back_under_its_feet(made):
+    what = made.again()
+    what.wish = Wish(restore_plan.FILES)
+    what.settings = Settings.parse(document(paths=["/etc", "/etc/letsencrypt", "/var/lib/anchorage", "/srv/shop/releases", str(made.shared)]))
+    assert what.paths == [str(made.shared)]
+
+
 def test_what_is_fetched_lies_beside_until_the_word_is_given_and_is_counted(made):
     def refused():
         raise AnchorageError("no word")
