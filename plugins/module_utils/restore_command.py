@@ -67,7 +67,7 @@ def wish_of(options: argparse.Namespace, now: float) -> Wish:
         value = getattr(options, how)
         if value:
             return Wish(what, options.app, how, restore_plan.read_time(value, now) if how == restore_plan.TIME else value, options.target)
-    if not options.latest:
+    if not options.latest and not options.fetch:
         raise AnchorageError("Say what comes back: --latest, --time, --point or --backup.", next_step="anchorage restore --help")
     return Wish(what, options.app, restore_plan.LATEST, None, options.target)
 
