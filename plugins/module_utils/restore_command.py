@@ -10,7 +10,7 @@ import json
 import sys
 import typing as t
 
-from . import restore, restore_plan, room
+from . import backup_run, backup_settings, restore, restore_plan, restore_source, room
 from .app import Log
 from .errors import AnchorageError
 from .restore_journal import RestoreJournal
@@ -47,6 +47,7 @@ def add_parser(commands: t.Any) -> None:
     other.add_argument("--resume", action="store_true", help="go on with the restore that is unfinished")
     other.add_argument("--back", action="store_true", help="give up the restore that is unfinished; what was there serves on")
     other.add_argument("--follow", action="store_true", help="follow the restore that runs")
+    other.add_argument("--fetch", metavar="DIRECTORY", help="put the dumps of an app's databases there, and restore nothing: for databases that are elsewhere")
     other.add_argument("--list-aside", action="store_true", help="what restores have set aside")
     other.add_argument("--drop-aside", action="store_true", help="remove what restores have set aside")
     other.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
@@ -66,7 +67,7 @@ def wish_of(options: argparse.Namespace, now: float) -> Wish:
         value = getattr(options, how)
         if value:
             return Wish(what, options.app, how, restore_plan.read_time(value, now) if how == restore_plan.TIME else value, options.target)
-    if not options.latest:
+    if not options.latest and not options.fetch:
         raise AnchorageError("Say what comes back: --latest, --time, --point or --backup.", next_step="anchorage restore --help")
     return Wish(what, options.app, restore_plan.LATEST, None, options.target)
 
@@ -78,6 +79,9 @@ def run(options: argparse.Namespace) -> int:
         return 0 if restore.run(world, log) else 1
     if options.back:
         restore.back(world, log)
+        return 0
+    if options.fetch:
+        _fetch(wish_of(options, world.now()), options.fetch, world)
         return 0
     if options.list_aside:
         return _list_aside(world, as_json=options.json)
@@ -102,6 +106,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps(outcome, indent=1, sort_keys=True))
     return 0 if outcome.get("ok") else 1
+
+
+def _fetch(wish: Wish, directory: str, world: World) -> None:
+    settings = backup_settings.load(world)
+    world.make_directory(directory, mode=0o700)
+    for database in restore_plan.chosen_databases(wish, settings.databases):
+        chosen = restore_source.choose_snapshot(settings, world, wish)
+        path = f"{directory.rstrip('/')}/{database.name}.dump"
+        restore_source.fetch_file(settings, world, chosen, f"{backup_run.STAGE}/databases/{database.name}.dump", path)
+        say(f"{path}: {database.name} as of {restore_plan.told(chosen.at)}, for pg_restore")
 
 
 def _list_aside(world: World, *, as_json: bool) -> int:

@@ -87,7 +87,7 @@ class FilesRestore:
         """The directories that come back."""
         found = []
         for pattern in self.settings.paths:
-            if pattern.startswith(OWN) or pattern.endswith(BUILT):
+            if f"{pattern}/".startswith(OWN) or pattern.endswith(BUILT):
                 continue
             for path in self.world.glob(pattern) or ([pattern] if not any(letter in pattern for letter in "*?[") else []):
                 if self.wish.app is None or f"/{self.wish.app}/" in f"{path}/":

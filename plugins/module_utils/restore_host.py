@@ -59,13 +59,16 @@ def holds(world: World) -> list[str]:
     return found
 
 
-def begin(world: World, *, check: bool = False) -> Data:
+def begin(world: World, *, key: str = "", check: bool = False) -> Data:
     """Begin a recovery, or go on with the one that was begun. Returns how far it came.
 
+    :arg key: the key of the backups. One that an earlier run was given, and that opened nothing, is forgotten.
     :raises AnchorageError: when the host is not empty, and its recovery was not begun.
     """
     data = read(world)
     if data and not data.get("finished_at"):
+        if key and not check and "secrets" not in data["done"] and json.loads(world.read(KEY) or b"{}").get("key") != key:
+            world.remove(KEY)
         return data
     found = holds(world)
     if found:

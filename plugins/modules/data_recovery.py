@@ -38,6 +38,9 @@ options:
   step:
     description: With O(operation=mark), which step.
     type: str
+  key:
+    description: With O(operation=begin), the key of the backups. Another one that an interrupted run was given, and that opened nothing, is forgotten.
+    type: str
   time:
     description: The moment whose data are wanted; without it the newest.
     type: str
@@ -89,7 +92,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 def _begin(module: AnsibleModule, world: World) -> dict[str, t.Any]:
     before = restore_host.read(world)
-    return {"changed": not before and not module.check_mode, **restore_host.begin(world, check=module.check_mode)}
+    return {"changed": not before and not module.check_mode, **restore_host.begin(world, key=module.params["key"] or "", check=module.check_mode)}
 
 
 def _secrets(module: AnsibleModule, world: World) -> dict[str, t.Any]:
@@ -124,6 +127,7 @@ def main() -> None:
         argument_spec={
             "operation": {"type": "str", "choices": list(OPERATIONS), "required": True},
             "step": {"type": "str"},
+            "key": {"type": "str", "no_log": True},
             "time": {"type": "str"},
             "target": {"type": "str"},
         },

@@ -210,7 +210,7 @@ def _killed(host, kind, point):
     wait
     """
     said = host.host.shell(script, check=False)
-    assert "killed" in said, host.host.shell("cat /tmp/restore.out")
+    assert "killed" in said, said + host.host.shell("cat /tmp/restore.out")
     # The server may be down in the middle of the restore of a cluster; what was there is somewhere all the same.
     told = host.restore("--resume" if host.journal.get("under_way") else f"{wish} --yes")
     assert "Restored:" in told and host.rows() == 300

@@ -9,8 +9,11 @@ import json
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils import restore, restore_command, restore_journal
+from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import Settings
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.restore_plan import ASK, GO, PLAN, Wish
+from ansible_collections.anchorage.vps.plugins.module_utils.restore_plan import ASK, GO, PLAN, Chosen, Wish
+
+from .backup_samples import KEY, document
 
 NOW = 1_700_000_000.0
 
@@ -90,6 +93,17 @@ def test_what_is_aside_is_listed_and_dropped(host, capsys, monkeypatch):
     assert restore_command.run(parse("--list-aside")) == 0 and restore_command.run(parse("--drop-aside")) == 0
     assert capsys.readouterr().out == "Nothing was set aside.\nNothing was set aside.\n"
     assert restore_command.run(parse("shop_before", "--drop-aside")) == 0 and capsys.readouterr().out == ""
+
+
+def test_a_dump_is_fetched_for_a_database_that_is_elsewhere(monkeypatch, tmp_path, capsys):
+    database = {"name": "shop_db", "method": "dump", "app": "shop", "url": "postgres://u:secret@db/shop"}
+    monkeypatch.setattr(restore_command.backup_settings, "load", lambda world: Settings.parse(document(databases=[database]), KEY))
+    monkeypatch.setattr(restore_command.restore_source, "choose_snapshot", lambda *_args: Chosen("snapshot", "local", "a" * 64, NOW))
+    asked = []
+    monkeypatch.setattr(restore_command.restore_source, "fetch_file", lambda _settings, _world, _chosen, source, path: asked.append((source, path)))
+    assert restore_command.run(parse("shop", "--fetch", str(tmp_path / "out"))) == 0
+    assert asked == [("/var/lib/anchorage/backup/stage/databases/shop_db.dump", f"{tmp_path}/out/shop_db.dump")]
+    assert "secret" not in capsys.readouterr().out
 
 
 def test_only_one_moment_can_be_named(capsys):

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import types
 
@@ -86,6 +88,13 @@ def test_only_the_app_s_own_directories_come_back(made):
     assert what.costs_data == [str(made.shared), "shop-jobs"]
 
 
+def test_what_is_the_host_s_own_never_comes_back_under_its_feet(made):
+    what = made.again()
+    what.wish = Wish(restore_plan.FILES)
+    what.settings = Settings.parse(document(paths=["/etc", "/etc/letsencrypt", "/var/lib/anchorage", "/srv/shop/releases", str(made.shared)]))
+    assert what.paths == [str(made.shared)]
+
+
 def test_what_is_fetched_lies_beside_until_the_word_is_given_and_is_counted(made):
     def refused():
         raise AnchorageError("no word")
@@ -135,10 +144,8 @@ def test_killed_anywhere_in_the_exchange_the_next_run_finishes_it(made, monkeypa
         patch.setattr(restore_files.os, "rename", counted(restore_files.os.rename))
         patch.setattr(RestoreJournal, "save", counted(RestoreJournal.save))
         patch.setattr(Host, "run", counted(Host.run))
-        try:
+        with contextlib.suppress(Killed):
             made.again().exchange()
-        except Killed:
-            pass
     what = made.again()
     what.exchange()
     assert (made.shared / "a").read_text() == "old!" and (made.shared / "gone").exists() and not (made.shared / "late").exists()
@@ -201,8 +208,6 @@ def test_differences_are_told_by_size_and_time(tmp_path):
         (tmp_path / side / "deep").mkdir(parents=True)
         for name, text in names.items():
             (tmp_path / side / "deep" / name).write_text(text)
-    import os
-
     for side in ("here", "there"):
         os.utime(tmp_path / side / "deep" / "a", (5, 5))
     assert differences(str(tmp_path / "here"), str(tmp_path / "there")) == (0, 1, 1)

@@ -77,6 +77,22 @@ def test_the_key_alone_does_not_make_a_host_one_that_has_data(place):
     assert restore_host.begin(World(), check=True) == {"done": []} and not (place / "state").exists()
 
 
+def test_a_wrong_key_is_forgotten_as_long_as_it_opened_nothing(place):
+    key = place / "etc" / "secrets" / "backup.json"
+    restore_host.begin(World())
+    key.write_text('{"key": "wrong"}')
+    restore_host.begin(World(), key="wrong")
+    assert key.exists()
+    restore_host.begin(World(), key="right", check=True)
+    assert key.exists()
+    restore_host.begin(World(), key="right")
+    assert not key.exists()
+    key.write_text('{"key": "right"}')
+    restore_host.mark(World(), "secrets")
+    restore_host.begin(World(), key="wrong")
+    assert key.exists()
+
+
 def test_a_host_that_was_recovered_is_not_recovered_again(place):
     restore_host.begin(World())
     assert restore_host.finish(World())["seconds"] >= 0

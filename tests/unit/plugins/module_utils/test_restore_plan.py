@@ -85,7 +85,7 @@ def test_where_no_backup_is_old_enough_it_says_what_there_is():
 
 
 def test_a_target_that_does_not_answer_is_told_where_no_other_has_it():
-    found = {"local": AnchorageError("it is full of holes"), **{"offsite": ARCHIVE["local"]}}
+    found = {"local": AnchorageError("it is full of holes"), "offsite": ARCHIVE["local"]}
     assert plan.from_archive(found, wish()).target == "offsite"
     with pytest.raises(AnchorageError, match="local: it is full of holes"):
         plan.from_archive({"local": found["local"]}, wish())
