@@ -90,6 +90,9 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _supports_check_mode = True
 
+    #: Whom it asks on the host.
+    module_name = MODULE
+
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Do the step."""
         result = super().run(tmp, task_vars)
@@ -168,7 +171,7 @@ class ActionModule(ActionBase):
         return source_tree.file_checksum(absolute), absolute
 
     def _ask(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
-        answer = self._execute_module(module_name=MODULE, module_args=args, task_vars=self._vars)
+        answer = self._execute_module(module_name=self.module_name, module_args=args, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise StepFailed(answer)
         return t.cast("dict[str, t.Any]", answer)
@@ -182,13 +185,22 @@ class ActionModule(ActionBase):
             self._send(name, source[1], plan)
         if step == "stage" and plan.get("image_needed") and source is not None and document is not None:
             self._send_image(name, source, plan, json.loads(document))
-        answer = self._ask(args)
+        return self._follow(name, self._ask(args), {"apps": [name]}, f"Step {step} of {name} goes on there; run deploy.yml again to see how it ended.")
+
+    def _follow(self, name: str, answer: dict[str, t.Any], who: dict[str, t.Any], given_up: str) -> dict[str, t.Any]:
+        """Print what something long on the host says until it ends, and return how. A lost connection costs one look.
+
+        :arg name: what its lines are about.
+        :arg answer: what its start said.
+        :arg who: what a look must name.
+        :arg given_up: what is said of it when the host does not answer any more.
+        """
         log = answer["log"]
         self._print(name, answer["lines"])
         lost_since = None
         while answer["running"]:
             try:
-                answer = self._ask({"operation": "follow", "apps": [name], "log": log, "offset": answer["offset"]})
+                answer = self._ask({"operation": "follow", **who, "log": log, "offset": answer["offset"]})
                 lost_since = None
                 self._print(name, answer["lines"])
             except (AnsibleConnectionFailure, StepFailed) as error:
@@ -196,8 +208,7 @@ class ActionModule(ActionBase):
                     raise
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > PATIENCE:
-                    message = f"The host did not answer for {PATIENCE} s. Step {step} of {name} goes on there; run deploy.yml again to see how it ended."
-                    raise StepFailed({"msg": message}) from error
+                    raise StepFailed({"msg": f"The host did not answer for {PATIENCE} s. {given_up}"}) from error
                 display.warning(f"{self._vars.get('inventory_hostname')}: connection lost, the step goes on there; trying again")
                 self._connection.reset()
                 time.sleep(3)

@@ -119,6 +119,9 @@ class FilterModule:
         projections = (
             views.app_secrets,
             views.app_urls,
+            views.backup_databases,
+            views.backup_paths,
+            views.backup_redis,
             views.base_firewall_allow,
             views.certbot_certificates,
             compose_views.docker_compose_projects,
@@ -131,6 +134,8 @@ class FilterModule:
             views.monitoring_sites,
             views.redis_instances,
             views.release_documents,
+            views.rotation_choices,
+            views.rotation_former,
         )
         checked = {"app_names": app_names, "component_files": component_files, "contract": contract, "topology": topology}
         return {**checked, **{view.__name__: _projection(view) for view in projections}}

@@ -28,6 +28,14 @@ options:
     type: list
     elements: str
     default: []
+  archive_command:
+    description: Command that archives a segment of WAL; empty archives nothing.
+    type: str
+    default: ""
+  archive_timeout_seconds:
+    description: Seconds after which what was written is archived.
+    type: int
+    default: 60
 """
 
 EXAMPLES = r"""
@@ -58,13 +66,21 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import archived, configuration
 
 
-def postgresql_configuration(settings: t.Mapping[str, t.Any], *, memory_mb: int, client_addresses: t.Sequence[str] = ()) -> dict[str, t.Any]:
+def postgresql_configuration(
+    settings: t.Mapping[str, t.Any],
+    *,
+    memory_mb: int,
+    client_addresses: t.Sequence[str] = (),
+    archive_command: str = "",
+    archive_timeout_seconds: int = 60,
+) -> dict[str, t.Any]:
     """Return the parted configuration."""
     try:
-        return configuration(settings, memory_mb=int(memory_mb), client_addresses=client_addresses)
+        archive = archived(str(archive_command), int(archive_timeout_seconds))
+        return configuration({**archive, **settings}, memory_mb=int(memory_mb), client_addresses=client_addresses)
     except AnchorageError as error:
         raise AnsibleFilterError(error.text()) from None
 

@@ -14,7 +14,21 @@ import json
 import threading
 import typing as t
 
-from . import compose_probe, compose_project, engine, golive, host_manifest, host_probe, pm2, postgresql_probe, redis_probe, refusals, tls_probe, worker_probe
+from . import (
+    backup_probe,
+    compose_probe,
+    compose_project,
+    engine,
+    golive,
+    host_manifest,
+    host_probe,
+    pm2,
+    postgresql_probe,
+    redis_probe,
+    refusals,
+    tls_probe,
+    worker_probe,
+)
 from .app import App
 from .compose_runtime import Compose
 from .errors import AnchorageError
@@ -32,7 +46,7 @@ GREEN, AMBER, RED = "green", "amber", "red"
 GRADES = {OK: GREEN, WARN: AMBER, FAIL: RED}
 
 #: What is asked always, and what only when somebody wants it: these send requests that no visitor sends, or read many files.
-KINDS = ("release", "database", "redis", "processes", "answer", "worker", "site", "tls", "host")
+KINDS = ("release", "database", "redis", "processes", "answer", "worker", "site", "tls", "host", "backup")
 ON_REQUEST = ("negative", "golive", "drift")
 
 #: Where provisioning leaves what is healthy for this host.
@@ -381,6 +395,8 @@ def parts(
         add(f"{site.get('name')} (public)", "site", of_site(site))
     if host:
         add("host", "host", lambda: [host_part(told.get("host") or {}, controller_time=controller_time)])
+        if backup_probe.exists(world):
+            add("backup", "backup", lambda: [Part("backup", "backup", lambda _seconds: backup_probe.check(world))])
         add("host files", "drift", lambda: [Part("host files", "drift", lambda _seconds: _files(world))])
         add("host", "golive", lambda: [_box("host", box) for box in golive.boxes_of_host(world, told)])
     return found

@@ -13,7 +13,7 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, diagnosis, engine, health_notice, hold, memory, preview, rollback, room, runtimes
+from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, restore_command, rollback, room, runtimes
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -87,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
     back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     back.add_argument("--json", action="store_true")
+    backup_command.add_parser(commands)
     end = commands.add_parser("end", help="end what a killed migration has left running in a container")
     end.add_argument("app")
     execute = commands.add_parser("exec", help="become the process that a file describes")
@@ -94,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     held = commands.add_parser("held", help="keep the requests of a socket waiting until a file says where they go")
     held.add_argument("file")
     held.add_argument("--patience", type=float, default=hold.PATIENCE, help="seconds after which nobody waits any more for an answer (%(default)s)")
+    restore_command.add_parser(commands)
     commands.add_parser("out-of-memory", help="say whether processes of the unit that this runs in were killed for want of memory")
     return top
 
@@ -279,6 +281,16 @@ def _rollback(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps(answer["outcome"], indent=1, sort_keys=True))
     return 0 if answer["outcome"]["ok"] else 1
+
+
+def _restore(options: argparse.Namespace) -> int:
+    """Bring data back."""
+    return restore_command.run(options)
+
+
+def _backup(options: argparse.Namespace) -> int:
+    """Back up, prove, list."""
+    return backup_command.run(options)
 
 
 def _end(options: argparse.Namespace) -> int:

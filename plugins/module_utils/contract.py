@@ -225,6 +225,7 @@ class _App:
             "env": env,
             "secret_keys": sorted({key for part in (env, build["env"], *(process["env"] for process in processes)) for key in rules.secrets_in(part)}),
             "generated": self._generated(app, env),
+            **self._rotation(app, env),
             "aliases": dict(self.preset.get("aliases", {})),
             "build": build,
             "migrate": self._migrate(app),
@@ -549,6 +550,26 @@ class _App:
             if str(key) not in env:
                 generated[str(key)] = length
         return generated
+
+    def _rotation(self, app: Data, env: dict[str, str]) -> Data:
+        """Return what may be made anew of the secrets that stand in the environment, and how."""
+        secrets, known = app["secrets"], {*map(str, app["secrets"]["generate"]), *env}
+        lacks = "is no secret of this app; generate it, or give it in env"
+        sessions = self._each("secrets.sessions", secrets["sessions"], lambda key: None if key in known else lacks)
+        kept: dict[str, str] = {}
+        for key, old in secrets["rotating"].items():
+            here = f"secrets.rotating.{key}"
+            if not isinstance(old, str):
+                self.wrong(here, "must name the variable that holds the earlier keys")
+                continue
+            self.wrong(here, None if key in known else lacks)
+            self.wrong(here, rules.env_key(old))
+            if key in sessions:
+                self.wrong(here, "stands in secrets.sessions too; a key that encrypts what is kept does not belong there")
+            if old in {*map(str, secrets["generate"]), *secrets["rotating"], *sessions, *kept.values()}:
+                self.wrong(here, f"names {old}, which is another secret of this app already")
+            kept[str(key)] = old
+        return {"sessions": sessions, "rotating": kept}
 
     # -- build, migrate, services
 

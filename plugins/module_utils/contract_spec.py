@@ -18,7 +18,7 @@ Report = t.Callable[[str, str], None]
 Options = t.Mapping[str, t.Any]
 
 # Keys whose mappings users name themselves; their nulls are judged as values.
-FREE = frozenset(("env", "processes", "generate", "components"))
+FREE = frozenset(("env", "processes", "generate", "rotating", "components"))
 
 
 def plain(value: t.Any) -> t.Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import typing as t
 
-from . import components
+from . import components, rotation
+from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
 from .encoders import url_login, url_part
@@ -18,7 +19,7 @@ Data = dict[str, t.Any]
 
 UNKNOWN = "unknown-until-first-run"
 LOOPBACK = "127.0.0.1"
-PASSWORD_LENGTH = 48
+PASSWORD_LENGTH = rotation.PASSWORD_LENGTH
 ADMIN_PASSWORD_LENGTH = 24
 
 
@@ -50,6 +51,7 @@ def host_roles(contract: Data, host: str) -> list[str]:
         "pm2": bool(here),
         "nginx": bool(sites),
         "certbot": any(app["tls"]["mode"] == "acme" for app in sites),
+        "backup": True,
     }
     return [role for role, wanted in needed.items() if wanted]
 
@@ -98,16 +100,30 @@ def base_firewall_allow(contract: Data, host: str) -> list[Data]:
 def postgresql_databases(contract: Data, secrets: Data, host: str) -> list[Data]:
     """Return the databases that live on this host."""
     return [
-        {
-            "name": name,
-            "owner": app["database"]["user"],
-            "password": secret(secrets, app, "database_password"),
-            "extensions": app["database"]["extensions"],
-        }
+        {"name": name, "owner": app["database"]["user"], **_logins(secrets, app), "extensions": app["database"]["extensions"]}
         for app in _apps(contract)
         if _lives_on(app["database"], host)
         for name in [app["database"]["name"], *([rehearsal_name(app)] if _rehearses(app) else [])]
     ]
+
+
+def _logins(secrets: Data, app: Data) -> Data:
+    """Return who may enter an app's databases: its owner, the second login, or both while one takes over. A login without password may not."""
+    state, user = _rotation(secrets, app), app["database"]["user"]
+    known = {state["login"]: secret(secrets, app, "database_password")}
+    if rotation.DATABASE in state["rotated"] and state["also"]:
+        known[state["also"]["login"]] = state["also"]["values"]["database_password"]
+    found: Data = {"password": known[rotation.FIRST]} if rotation.FIRST in known else {}
+    if state["second"]:
+        second = {"password": known[rotation.SECOND]} if rotation.SECOND in known else {}
+        found["logins"] = [{"name": rotation.login(user, rotation.SECOND), **second}]
+    return found
+
+
+def _rotation(secrets: Data, app: Data) -> Data:
+    """Return what services need to know of a rotation of an app's secrets; where there never was one, that there was none."""
+    state = ((secrets or {}).get(app["name"]) or {}).get(rotation.STATE)
+    return t.cast("Data", state or {"login": rotation.FIRST, "second": False, "also": {}, "former": {}, "rotated": []})
 
 
 def rehearsal_name(app: Data) -> str:
@@ -152,10 +168,45 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
                         "maxmemory_mb": app["redis"][kind]["maxmemory_mb"],
                         "policy": policy,
                         "appendonly": kind == "jobs",
-                        "users": [{"name": app["user"], "password": secret(secrets, app, "redis_password")}],
+                        "users": [_redis_user(secrets, app)],
                     }
                 )
     return instances
+
+
+def _redis_user(secrets: Data, app: Data) -> Data:
+    other = (_rotation(secrets, app)["also"].get("values") or {}).get("redis_password")
+    return {"name": app["user"], "password": secret(secrets, app, "redis_password"), **({"other_passwords": [other]} if other else {})}
+
+
+def backup_databases(contract: Data, secrets: Data, host: str) -> list[Data]:
+    """Return the databases that this host saves: those of its own cluster, and those that only an address leads to, from the first host of their app."""
+    found = []
+    for app in _apps(contract):
+        database = app["database"]
+        apart = bool(database["external"] or database["image"])
+        if not (_lives_on(database, host) or (database["enabled"] and apart and app["hosts"][0] == host)):
+            continue
+        entry = {"name": database["name"], "app": app["name"], "owner": database["user"]}
+        found.append({**entry, "url": database_url(contract, secrets, app, host)} if apart else entry)
+    return found
+
+
+def backup_redis(contract: Data, host: str) -> list[Data]:
+    """Return the Redis instances of this host whose data must survive; a cache need not."""
+    return [{"name": f"{app['name']}-jobs", "app": app["name"]} for app in _apps(contract) if _lives_on(app["redis"], host) and app["redis"]["jobs"]]
+
+
+def backup_paths(contract: Data, host: str) -> list[str]:
+    """Return what this host saves of files: secrets, certificates and journals, and of each app what outlives a release and how each release was made."""
+    found = ["/etc/anchorage", "/etc/letsencrypt", "/etc/nginx/tls", "/var/lib/anchorage"]
+    for app in _apps(contract):
+        if host in app["hosts"]:
+            found += [f"{app['home']}/shared", f"{app['home']}/releases"]
+            if app["runtime"] == COMPOSE and app["redis"]["image"] and app["redis"]["jobs"]:
+                # An append-only file may be copied while it is written: what its end lacks is at most the last second.
+                found.append(f"/var/lib/docker/volumes/{base_name(app['name'])}_redis-jobs/_data")
+    return found
 
 
 def pm2_users(contract: Data, host: str) -> list[Data]:
@@ -233,7 +284,7 @@ def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | N
         return None
     if database["external"]:
         return str(database["url"])
-    login = url_login(database["user"], secret(secrets, app, "database_password"))
+    login = url_login(rotation.login(database["user"], _rotation(secrets, app)["login"]), secret(secrets, app, "database_password"))
     here = database["host"] == host
     # node-postgres takes "require" for "verify the chain"; "no-verify" is what libpq calls require: encrypted in any case.
     query = "" if here else "?sslmode=no-verify"
@@ -256,12 +307,13 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
     hidden = secrets_in(app["env"])
     given = {key: value for key, value in app["env"].items() if key in hidden}
     generated = {key: secret(secrets, app, key) for key in app["generated"]}
+    generated.update(_earlier_keys(secrets, app))
     told, told_secrets = components.environment(app, lambda key: secret(secrets, app, key))
     taken = {**generated, **app["env"]}
     document.update(
         {
             "env": {key: value for key, value in {**told, **app["env"]}.items() if key not in hidden and key not in generated},
-            "secrets_env": {**{key: value for key, value in told_secrets.items() if key not in taken}, **generated, **given},
+            "secrets_env": {**{key: value for key, value in told_secrets.items() if key not in taken}, **given, **generated},
             "components": components.summary(app),
             "database_url": database_url(contract, secrets, app, host),
             "rehearsal_url": rehearsal_url(contract, secrets, app, host),
@@ -280,6 +332,38 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
         }
     )
     return document
+
+
+def _earlier_keys(secrets: Data, app: Data) -> dict[str, str]:
+    """Return the variables with the keys before those that the host made, its own first; a variable without any is not set."""
+    kept = (secrets or {}).get(app["name"]) or {}
+    found = {old: rotation.joined(kept.get(old), app["env"].get(old)) for key, old in app["rotating"].items() if key in app["generated"]}
+    return {old: keys for old, keys in found.items() if keys}
+
+
+def rotation_choices(contract: Data, app: str) -> list[Data]:
+    """Return every secret of an app, with what hangs on it or why it cannot be rotated."""
+    return rotation.choices(contract["apps"][app])
+
+
+def rotation_former(contract: Data, secrets: Data, app: str, host: str) -> Data:
+    """Return the credentials of an app that are to be refused from now on, as they were used from one of its hosts, and the keys that its processes must have.
+
+    It holds secrets.
+    """
+    told, state = contract["apps"][app], _rotation(secrets, contract["apps"][app])
+    former = state["former"]
+    if not former:
+        return {"urls": {}, "environment": {}, "keys": []}
+    before = {app: {**secrets[app], **former["values"], rotation.STATE: {**state, "login": former["login"]}}}
+    urls: Data = {}
+    if rotation.DATABASE in state["rotated"]:
+        urls["database_url"] = database_url(contract, before, told, host)
+    if rotation.REDIS in state["rotated"]:
+        urls.update({f"redis{kind}_url": redis_url(contract, before, told, host, of) for kind, of in (("", "jobs"), ("_cache", "cache"))})
+    gone = {key: former["values"][key] for key in told["sessions"] if key in former["values"]}
+    keys = [key for key in (*told["sessions"], *told["rotating"], *told["rotating"].values()) if key in former["values"]]
+    return {"urls": {key: url for key, url in urls.items() if url}, "environment": gone, "keys": keys}
 
 
 def inside(app: Data) -> dict[str, str]:

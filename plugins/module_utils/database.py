@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import json
+import re
 import typing as t
 import urllib.parse
 
+from .encoders import url_part
 from .errors import AnchorageError
 from .world import Completed, World
 
 #: Parameters of a connection URL that libpq reads from the environment.
-PARAMETERS = {"sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "connect_timeout": "PGCONNECT_TIMEOUT"}
+PARAMETERS = {"host": "PGHOST", "sslmode": "PGSSLMODE", "sslrootcert": "PGSSLROOTCERT", "connect_timeout": "PGCONNECT_TIMEOUT"}
 
 #: What node-postgres calls differently: its "no-verify" is libpq's "require".
 SSL_MODES = {"no-verify": "require"}
@@ -42,6 +44,11 @@ def environment(url: str) -> dict[str, str]:
     return values
 
 
+#: Makes a session what it logged in as. Sessions belong to logins and not to the owner whom they act as: only so are their statements seen, and can
+#: they be ended.
+AS_LOGIN = "SET ROLE NONE; "
+
+
 class Database:
     """One app's database.
 
@@ -60,7 +67,10 @@ class Database:
         return f"{part['PGDATABASE']} on {part['PGHOST']}:{part['PGPORT']}"
 
     def psql(self, sql: str, *, timeout: float = 60, **variables: str) -> Completed:
-        """Run SQL that may name psql variables (C(:'name'))."""
+        """Run SQL that may name psql variables (C(:'name')).
+
+        What it makes belongs to the owner of the database, whichever of its logins this is: a further login acts as the owner from the start.
+        """
         argv = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         for name, value in variables.items():
             argv += ["-v", f"{name}={value}"]
@@ -76,9 +86,12 @@ class Database:
             raise AnchorageError(f"PostgreSQL refused ({self.name}): {first_line(done.stderr)}", rc=done.rc)
         return done.stdout.strip()
 
-    def rows(self, query: str, **variables: str) -> list[dict[str, t.Any]]:
-        """Return a query's rows."""
-        text = self.execute(f"SELECT coalesce(json_agg(q), '[]') FROM ({query}) AS q", **variables)
+    def rows(self, query: str, *, before: str = "", **variables: str) -> list[dict[str, t.Any]]:
+        """Return a query's rows.
+
+        :arg before: a statement that its session runs first and that prints nothing.
+        """
+        text = self.execute(f"{before}SELECT coalesce(json_agg(q), '[]') FROM ({query}) AS q", **variables)
         return t.cast("list[dict[str, t.Any]]", json.loads(text))
 
     def wait(self, seconds: float) -> None:
@@ -93,13 +106,29 @@ class Database:
             done = self.psql("SELECT 1", timeout=10)
             if done.rc == 0:
                 return
-            hopeless = any(word in done.stderr for word in ("authentication failed", "does not exist", "no pg_hba.conf entry"))
+            hopeless = any(word in done.stderr for word in ("authentication failed", "not permitted to log in", "does not exist", "no pg_hba.conf entry"))
             if hopeless or self.world.monotonic() >= end:
                 raise AnchorageError(
                     f"The database {self.name} cannot be reached as {self.environment['PGUSER']}: {first_line(done.stderr)}",
                     next_step="Check that PostgreSQL runs (anchorage health says which) and knows the app's login, then run deploy.yml again.",
                 )
             self.world.sleep(1)
+
+
+def local_url(name: str, port: int) -> str:
+    """Return the address at which root finds a database of this host's own cluster: through its socket, as postgres."""
+    return f"postgresql://postgres@:{port}/{url_part(name, 'the database')}?host=/var/run/postgresql"
+
+
+def versions(database: Database) -> tuple[int | None, int]:
+    """Return the major versions of this host's pg_dump, None where there is none, and of the server.
+
+    A client that is older than its server refuses, or leaves out what it does not know.
+    """
+    done = database.world.run(["pg_dump", "--version"], env=database.environment, timeout=30)
+    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
+    server = int(database.execute("SHOW server_version_num")) // 10000
+    return (int(found.group(1)) if done.rc == 0 and found else None), server
 
 
 def first_line(text: str) -> str:

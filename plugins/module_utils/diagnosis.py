@@ -17,6 +17,7 @@ from . import app_health, compose_project, engine
 from .app import App
 from .app_health import AMBER, GREEN, LOOPBACK, RED
 from .compose_probe import PROJECT
+from .database import AS_LOGIN
 from .errors import AnchorageError
 from .health import FAIL, OK
 from .layout import SECRETS, SLOTS
@@ -50,6 +51,7 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("tls", ""),
     ("worker", ""),
     ("drift", ""),
+    ("backup", ""),
     ("host", "units"),
     ("host", "ports"),
     ("host", "backup"),
@@ -110,6 +112,7 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         cause, name = check.get("cause") or "", check["name"]
         by_kind = {
             "host": _mend_host,
+            "backup": _mend_backup,
             "drift": _mend_drift,
             "database": _mend_database,
             "redis": _mend_redis,
@@ -123,6 +126,15 @@ def remedy_of(apps: t.Mapping[str, App]) -> t.Callable[[Data, Data], str]:
         return by_kind[part["kind"]](app, part, name, cause, check.get("evidence") or {})
 
     return remedy
+
+
+def _mend_backup(_app: App | None, _part: Data, name: str, _cause: str, _evidence: Data) -> str:
+    kind, _colon, job = name.partition(":")
+    if kind == "backup_proof":
+        return f"anchorage backup prove {job}, which says what is broken; then anchorage backup run {job}"
+    if kind == "archive":
+        return "anchorage backup list, which asks each target; journalctl -u 'postgresql@*'; PostgreSQL catches up by itself"
+    return f"anchorage backup status; once the cause is mended: anchorage backup run {job}".rstrip()
 
 
 def _mend_drift(_app: App | None, _part: Data, _name: str, _cause: str, _evidence: Data) -> str:
@@ -341,7 +353,7 @@ def sessions(app: App) -> list[Data] | str:
     if app.database is None:
         return []
     try:
-        return app.database.rows(SESSIONS)
+        return app.database.rows(SESSIONS, before=AS_LOGIN)
     except AnchorageError as error:
         return error.message
 
@@ -373,7 +385,12 @@ def _values(raw: bytes | None) -> list[t.Any]:
         known = json.loads(raw or b"{}")
     except ValueError:
         return []
-    return [value for value in known.values() if isinstance(value, str)] if isinstance(known, dict) else []
+    if not isinstance(known, dict):
+        return []
+    pending = known.get("pending") or {}
+    parts = [known, pending.get("teach") or {}, *((pending.get(side) or {}).get("values") or {} for side in ("before", "after"))]
+    # Earlier keys stand in one value, joined by commas.
+    return [key for part in parts for value in part.values() if isinstance(value, str) for key in (value, *value.split(","))]
 
 
 def diagnose(names: t.Iterable[str] | None, world: World, *, deadline_seconds: float = 10.0, **more: t.Any) -> Data:

@@ -16,16 +16,17 @@ import typing as t
 
 from . import admin_user, pruning, recovery, release_plan, room
 from .app import UNIT, App, Log
-from .database import Database
+from .database import AS_LOGIN, Database
 from .dead_man import DeadMan
 from .errors import AnchorageError
 from .layout import COMMAND, DOCUMENTS
+from .migration_lock import LOCK
 from .prober import Prober
 from .prober import target as prober_target
 from .runtime import COMPOSE, name_of
 from .slots import running
 from .step_activate import activate
-from .step_migrate import LOCK, migrate
+from .step_migrate import migrate
 from .step_stage import is_built, stage
 from .world import World
 
@@ -33,6 +34,9 @@ STEPS = ("stage", "migrate", "activate")
 
 #: A step that is no part of a deploy: the same activation, of an earlier release.
 ROLLBACK = "rollback"
+
+#: What is said of a step that died; whoever lets something else be followed has words of its own.
+AGAIN = "Run deploy.yml again; it goes on where the journal says."
 
 #: Seconds that the unit of a step which has ended may need to go.
 LAST_WORDS = 30
@@ -185,7 +189,8 @@ def unlock_info(app: App) -> dict[str, t.Any]:
                 " round(extract(epoch FROM now() - backend_start)) AS seconds, left(query, 200) AS query"
                 " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 " AND (application_name LIKE 'anchorage-migrate-%' OR pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
-                f" AND (classid, objid) = ({LOCK[0]}::oid, {LOCK[1]}::oid)))"
+                f" AND (classid, objid) = ({LOCK[0]}::oid, {LOCK[1]}::oid)))",
+                before=AS_LOGIN,
             )
         except AnchorageError:
             found["database"] = None
@@ -257,7 +262,9 @@ def _failure(app: App, step: str, error: Exception) -> dict[str, t.Any]:
 
 def keep_document(app: App) -> bool:
     """Write down what the contract says of the app, for the host's own use. The caller holds the lock. Returns whether it was news."""
-    path, data = f"{DOCUMENTS}/{app.name}.json", document_text(app.document)
+    # What one run alone is about is not what the contract says.
+    document = {key: value for key, value in app.document.items() if key != "keep_source"}
+    path, data = f"{DOCUMENTS}/{app.name}.json", document_text(document)
     if app.world.read(path) == data:
         return False
     app.world.write_atomic(path, data, mode=0o600)
@@ -415,7 +422,7 @@ def follow(app: App, *, log: str, offset: int, wait_seconds: float) -> dict[str,
 def _died(app: App, step: dict[str, t.Any]) -> dict[str, t.Any]:
     name = f"{step.get('step', 'the step')} of {app.name}"
     message = f"Step {name} ended without a word: it was killed, or the host went down."
-    error = {"message": message, "live": app.living(), "next_step": "Run deploy.yml again; it goes on where the journal says."}
+    error = {"message": message, "live": app.living(), "next_step": getattr(app, "again", AGAIN)}
     return {**step, "ok": False, "changed": True, "error": error, "text": f"{message} Live now: {app.living()}. Next: {error['next_step']}"}
 
 

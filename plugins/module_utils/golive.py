@@ -9,12 +9,14 @@ Not among them is what only people know: whether input is validated, who may ent
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
 import stat
 import typing as t
 
+from . import backup_probe, backup_settings
 from .app import App
 from .health import FAIL, WARN, Check, judge
 from .layout import DOCUMENTS, SECRETS
@@ -281,10 +283,12 @@ def firewall(world: World, seconds: float) -> Check:
     return judge("firewall", not missing, evidence=evidence, cause=cause, advice=advice)
 
 
-def backup(settings: Data) -> Check:
-    """There is a backup, whose age and result the line of the host judges."""
+def backup(world: World, settings: Data) -> Check:
+    """There is a backup, and it does not lie on this machine alone. Its age and result are judged by a line of their own."""
     names = [item.get("name") for item in (settings.get("host") or {}).get("backups") or []]
-    return judge("backup", bool(names), evidence={"backups": names}, cause="no backup of this host is watched", advice="monitoring_backups, and provision.yml")
+    if not names and backup_probe.exists(world):
+        return dataclasses.replace(backup_probe.judge_places(backup_settings.load(world)), name="backup")
+    return judge("backup", bool(names), evidence={"backups": names}, cause="no backup of this host is watched", advice="backup_enabled, and provision.yml")
 
 
 def monitoring(world: World, settings: Data, seconds: float) -> Check:
@@ -319,7 +323,7 @@ def boxes_of_host(world: World, settings: Data) -> list[Box]:
         Box("updates", lambda seconds: updates(world, seconds)),
         Box("ssh", lambda seconds: ssh(world, seconds)),
         Box("firewall", lambda seconds: firewall(world, seconds)),
-        *([Box("backup", lambda _seconds: backup(settings))] if any(map(world.exists, DATABASES)) else []),
+        *([Box("backup", lambda _seconds: backup(world, settings))] if any(map(world.exists, DATABASES)) else []),
         Box("monitoring", lambda seconds: monitoring(world, settings, seconds)),
         Box("boot", lambda seconds: boot(world, seconds)),
     ]

@@ -105,6 +105,8 @@ def secrets_of(document: t.Mapping[str, t.Any]) -> set[str]:
     for key in ("database_url", "redis_url", "redis_cache_url", "rehearsal_url"):
         password = _password(document.get(key))
         found |= {password} if password else set()
+    # Earlier keys stand in one value, joined by commas.
+    found |= {key for old in (document.get("rotating") or {}).values() for key in str((document.get("secrets_env") or {}).get(old) or "").split(",")}
     return {value for value in found if value}
 
 

@@ -25,13 +25,33 @@ _RESERVED = frozenset({"postgres", "template0", "template1", "public", "none"})
 
 
 @dataclasses.dataclass(frozen=True)
+class Login:
+    """A role that may enter, or without a password may not; beside the owner there may be others that act as the owner."""
+
+    name: str
+    password: str | None = dataclasses.field(repr=False)
+    owner: str
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether it is the owner itself."""
+        return self.name == self.owner
+
+
+@dataclasses.dataclass(frozen=True)
 class Database:
     """A database that one role owns."""
 
     name: str
     owner: str
-    password: str = dataclasses.field(repr=False)
+    password: str | None = dataclasses.field(repr=False)
     extensions: tuple[str, ...] = ()
+    others: tuple[Login, ...] = ()
+
+    @property
+    def logins(self) -> tuple[Login, ...]:
+        """Its owner and those that act as the owner."""
+        return (Login(self.owner, self.password, self.owner), *self.others)
 
 
 def wanted_databases(entries: t.Iterable[t.Mapping[str, t.Any]], extensions: t.Sequence[str] = ()) -> list[Database]:
@@ -40,22 +60,28 @@ def wanted_databases(entries: t.Iterable[t.Mapping[str, t.Any]], extensions: t.S
     :arg extensions: extensions that every database has.
     """
     databases: list[Database] = []
-    passwords: dict[str, str] = {}
+    known: dict[str, Login] = {}
     for index, entry in enumerate(entries):
-        database = Database(entry["name"], entry["owner"], entry["password"], tuple(dict.fromkeys([*extensions, *(entry.get("extensions") or ())])))
-        for key, value in (("name", database.name), ("owner", database.owner), *(("extensions", name) for name in database.extensions)):
+        others = tuple(Login(login["name"], login.get("password"), entry["owner"]) for login in entry.get("logins") or ())
+        wanted = tuple(dict.fromkeys([*extensions, *(entry.get("extensions") or ())]))
+        database = Database(entry["name"], entry["owner"], entry.get("password"), wanted, others)
+        names = (("name", database.name), ("owner", database.owner), *(("logins", login.name) for login in others))
+        for key, value in (*names, *(("extensions", name) for name in database.extensions)):
             if not _IDENTIFIER.fullmatch(value) or value in _RESERVED:
                 raise AnchorageError(
                     f"postgresql_databases[{index}].{key}: '{value}' cannot be used.",
                     next_step="Use lower-case letters, digits, - and _, at most 63, and no name that PostgreSQL keeps for itself.",
                 )
-        if len(database.password) < SHORTEST_PASSWORD or "\0" in database.password:
-            raise AnchorageError(
-                f"postgresql_databases[{index}].password is shorter than {SHORTEST_PASSWORD} characters or holds a NUL.",
-                next_step="Give the owner a longer password.",
-            )
-        if passwords.setdefault(database.owner, database.password) != database.password:
-            raise AnchorageError(f"postgresql_databases[{index}].password: role '{database.owner}' has two passwords.", next_step="Give it one.")
+        if all(login.password is None for login in database.logins):
+            raise AnchorageError(f"postgresql_databases[{index}].password: nobody may log in.", next_step="Give the owner a password, or one of logins.")
+        for login in database.logins:
+            if login.password is not None and (len(login.password) < SHORTEST_PASSWORD or "\0" in login.password):
+                raise AnchorageError(
+                    f"postgresql_databases[{index}].password is shorter than {SHORTEST_PASSWORD} characters or holds a NUL.",
+                    next_step=f"Give the role {login.name} a longer password.",
+                )
+            if known.setdefault(login.name, login) != login:
+                raise AnchorageError(f"postgresql_databases[{index}].password: role '{login.name}' has two passwords, or two owners.", next_step="Give it one.")
         if any(database.name == other.name for other in databases):
             raise AnchorageError(f"postgresql_databases[{index}].name: '{database.name}' is there twice.", next_step="Keep one of the two.")
         databases.append(database)
@@ -67,7 +93,10 @@ _CLUSTER = """\
 SET log_min_duration_statement = -1;
 SELECT json_build_object('kind', 'server', 'version', current_setting('server_version_num')::int, 'in_recovery', pg_is_in_recovery());
 SELECT json_build_object('kind', 'role', 'name', rolname, 'login', rolcanlogin, 'verifier', rolpassword,
-       'powers', rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls)
+       'powers', rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls,
+       'member_of', (SELECT json_agg(pg_get_userbyid(roleid)) FROM pg_auth_members WHERE member = pg_authid.oid),
+       'settings', (SELECT json_agg(setting) FROM pg_db_role_setting, unnest(setconfig) AS setting WHERE setrole = pg_authid.oid AND setdatabase = 0),
+       'sessions', (SELECT count(*) FROM pg_stat_activity WHERE usesysid = pg_authid.oid))
   FROM pg_authid WHERE rolname IN ({roles});
 SELECT json_build_object('kind', 'database', 'name', datname, 'owner', pg_get_userbyid(datdba),
        'public', EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0))
@@ -97,7 +126,7 @@ def _literals(names: t.Iterable[str]) -> str:
 def inspection(databases: t.Sequence[Database]) -> str:
     """Return the psql script that prints every fact as one JSON object a line. It holds no password, and names are checked before."""
     script = _CLUSTER.format(
-        roles=_literals(database.owner for database in databases),
+        roles=_literals(login.name for database in databases for login in database.logins),
         names=_literals([*CLOSED_DATABASES, *(database.name for database in databases)]),
     )
     return script + "".join(_INSIDE.format(name=sql_identifier(database.name), literal=_literals([database.name])) for database in databases)
@@ -121,9 +150,20 @@ def differences(databases: t.Sequence[Database], found: t.Mapping[str, t.Sequenc
     inside = {fact["name"]: fact for fact in found.get("inside", ())}
     self_owned = version >= PUBLIC_SCHEMA_OWNED_BY_DATABASE_OWNER
 
-    def role_is_right(database: Database) -> bool:
-        role = roles.get(database.owner)
-        return role is not None and role["login"] and not role["powers"] and matches(database.password, role["verifier"])
+    logins = list(dict.fromkeys(login for database in databases for login in database.logins))
+
+    def enters(login: Login) -> bool:
+        role = roles.get(login.name)
+        return role is not None and role["login"] and not role["powers"] and matches(t.cast(str, login.password), role["verifier"])
+
+    def is_shut(login: Login) -> bool:
+        role = roles.get(login.name)
+        # What nobody ever made need not be shut, but somebody must own the database.
+        return not login.is_owner if role is None else not role["login"] and not role["powers"]
+
+    def acts_as_owner(login: Login) -> bool:
+        role: t.Mapping[str, t.Any] = roles.get(login.name) or {}
+        return login.owner in (role.get("member_of") or ()) and f"role={login.owner}" in (role.get("settings") or ())
 
     def schema_is_right(database: Database) -> bool:
         owner = inside.get(database.name, {}).get("schema_owner", "pg_database_owner" if self_owned else SUPERUSER)
@@ -131,7 +171,12 @@ def differences(databases: t.Sequence[Database], found: t.Mapping[str, t.Sequenc
 
     open_to_all = [name for name in CLOSED_DATABASES if present.get(name, {}).get("public", False)]
     return {
-        "roles": list(dict.fromkeys(database.owner for database in databases if not role_is_right(database))),
+        "roles": [login.name for login in logins if login.password is not None and not enters(login)],
+        "members": [
+            {"role": login.name, "owner": login.owner} for login in logins if login.password is not None and not login.is_owner and not acts_as_owner(login)
+        ],
+        "shut": [login.name for login in logins if login.password is None and not is_shut(login)],
+        "sessions": [login.name for login in logins if login.password is None and roles.get(login.name, {}).get("sessions")],
         "databases": [database.name for database in databases if present.get(database.name, {}).get("owner") != database.owner],
         "schemas": [database.name for database in databases if not schema_is_right(database)],
         "public": [database.name for database in databases if present.get(database.name, {}).get("public", True)] + open_to_all,

@@ -45,8 +45,8 @@ SELECT json_build_object(
   'connections', (SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database),
   'max_connections', current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
     - coalesce(nullif(current_setting('reserved_connections', true), '')::int, 0),
-  'role_connections', (SELECT count(*) FROM pg_stat_activity WHERE usesysid = current_user::regrole::oid),
-  'role_limit', (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
+  'role_connections', (SELECT count(*) FROM pg_stat_activity WHERE usename = session_user),
+  'role_limit', (SELECT rolconnlimit FROM pg_roles WHERE rolname = session_user),
   'pending_restart', (SELECT coalesce(json_agg(name ORDER BY name), '[]') FROM pg_settings WHERE pending_restart),
   'archive_mode', current_setting('archive_mode'),
   'archive_failing', (SELECT coalesce(last_failed_time > coalesce(last_archived_time, '-infinity'), false) FROM pg_stat_archiver),
@@ -171,6 +171,8 @@ def script(wanted: Expectation, timeout_seconds: float) -> str:
         f"\\echo {MARK}facts",
         "BEGIN;",
         f"SET LOCAL statement_timeout = '{milliseconds}ms';",
+        # What it logged in as, whomever it acts as: other sessions of that login are seen whole.
+        "SET LOCAL ROLE NONE;",
         " ".join(FACTS.split()),
         "COMMIT;",
         f"\\echo {MARK}latency",
@@ -210,6 +212,7 @@ REASONS = (
     (r"starting up|shutting down|in recovery mode", "the server starts, stops or recovers", "the server's log"),
     (r"no pg_hba\.conf entry", "pg_hba.conf lets nobody in from here with that role", "pg_hba.conf of the server"),
     (r'database ".*" does not exist', "the database does not exist", "whether it was created on that server"),
+    (r'role ".*" is not permitted to log in', "the role may not log in", "whether this is the login that is in use; rotate_secrets.yml uses two in turn"),
     (r'role ".*" does not exist', "the role does not exist", "whether it was created on that server"),
     (r"Peer authentication failed", "peer authentication refuses this user", "login_host with a password, or become_user"),
     (r"refused|No such file or directory", "nothing listens there", "whether the server runs: systemctl status 'postgresql@*'"),

@@ -51,6 +51,15 @@ def tuned(memory_mb: int, *, max_connections: int = 100) -> dict[str, t.Any]:
     }
 
 
+def archived(command: str, timeout_seconds: int) -> dict[str, t.Any]:
+    """Return the settings of a server whose WAL is archived by a command; none where there is no command."""
+    if not command:
+        return {}
+    if timeout_seconds < 1:
+        raise AnchorageError(f"postgresql_archive_timeout_seconds is {timeout_seconds}.", next_step="Give at least 1.")
+    return {"archive_mode": "on", "archive_command": command, "archive_timeout": f"{timeout_seconds}s"}
+
+
 def _preloaded(value: t.Any) -> str:
     names = value if isinstance(value, list) else str(value).split(",")
     wanted = [str(name).strip() for name in names if str(name).strip()]

@@ -39,17 +39,18 @@ def users(where: str, entries: t.Iterable[t.Mapping[str, t.Any]]) -> list[str]:
     seen = {"default", ADMINISTRATOR}
     for index, entry in enumerate(entries):
         key = f"{where}.users[{index}]"
-        name, password = entry["name"], entry["password"]
+        name, passwords = entry["name"], [entry["password"], *(entry.get("other_passwords") or [])]
         if not _USER.fullmatch(name) or name in seen:
             _wrong(f"{key}.name", f"'{name}' is taken or no name for a user", "Use small letters, digits, - and _, each name once.")
-        if len(password) < SHORTEST_PASSWORD:
+        if any(len(password) < SHORTEST_PASSWORD for password in passwords):
             _wrong(f"{key}.password", f"is shorter than {SHORTEST_PASSWORD} characters", "Give the user a longer password.")
         further = entry.get("rules") or []
         for rule in further:
             if not _RULE.fullmatch(rule):
                 _wrong(f"{key}.rules", f"has '{rule}', which is no rule of an ACL", "Write rules such as +keys or -@blocking.")
         seen.add(name)
-        lines.append(" ".join(["user", name, "reset", "on", redis_password(password, f"{key}.password"), *RULES, *further]))
+        digests = [redis_password(password, f"{key}.password") for password in passwords]
+        lines.append(" ".join(["user", name, "reset", "on", *digests, *RULES, *further]))
     return lines
 
 

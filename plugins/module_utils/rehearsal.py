@@ -19,7 +19,7 @@ import typing as t
 
 from . import catalog, restore_point
 from .app import UNIT, App, Log
-from .database import Database, environment, first_line
+from .database import AS_LOGIN, Database, environment, first_line
 from .errors import AnchorageError
 
 #: Locks under which nobody else can write to a table, the weakest first.
@@ -78,7 +78,7 @@ LOCKS = (
     "SELECT json_build_object('table', format('%s.%s', n.nspname, c.relname), 'mode', l.mode, 'pid', l.pid, 'statement', left(a.query, 200))"
     " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_stat_activity a ON a.pid = l.pid"
     " WHERE l.granted AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'm') AND a.datname = current_database()"
-    f" AND l.pid <> pg_backend_pid() AND a.usename = current_user AND l.mode IN ({', '.join(repr(mode) for mode in MODES)})"
+    f" AND l.pid <> pg_backend_pid() AND a.usename = session_user AND l.mode IN ({', '.join(repr(mode) for mode in MODES)})"
 )
 
 
@@ -131,7 +131,7 @@ class Watch:
     def look(self) -> bool:
         """Look once. Returns whether the session still answers."""
         stdin, stdout = t.cast("t.IO[str]", self.process.stdin), t.cast("t.IO[str]", self.process.stdout)
-        stdin.write(f"{LOCKS};\n\\echo .\n")
+        stdin.write(f"{AS_LOGIN}{LOCKS};\n\\echo .\n")
         stdin.flush()
         now = self.app.world.monotonic()
         held = set()

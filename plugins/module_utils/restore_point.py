@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 import typing as t
 
 from .app import App, Log
-from .database import Database, first_line
+from .database import Database, first_line, versions
 from .errors import AnchorageError
 
 #: Free space that a dump needs, as a share of the database's size. The custom format compresses, so this is the worst case with room.
@@ -97,15 +96,13 @@ def _refused(app: App, cause: str, next_step: str) -> AnchorageError:
 
 def _check_client(app: App, database: Database) -> None:
     """Refuse a client that is older than its server: it would refuse too, or leave out what it does not know."""
-    done = app.world.run(["pg_dump", "--version"], env=database.environment, timeout=30)
-    found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
-    if done.rc != 0 or found is None:
+    client, server = versions(database)
+    if client is None:
         raise _refused(app, "this host has no pg_dump.", "Run provision.yml for this host; postgresql-client brings it.")
-    server = int(database.execute("SHOW server_version_num")) // 10000
-    if int(found.group(1)) < server:
+    if client < server:
         raise _refused(
             app,
-            f"pg_dump {found.group(1)} of this host is older than the server's PostgreSQL {server}.",
+            f"pg_dump {client} of this host is older than the server's PostgreSQL {server}.",
             f"Install postgresql-client-{server} on this host, then run deploy.yml again.",
         )
 

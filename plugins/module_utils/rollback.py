@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import typing as t
+import urllib.parse
 
 from . import catalog
 from .app import App
 from .database import Database, Marks
 from .errors import AnchorageError
+from .release_plan import SERVICES
 
 
 def target(app: App, wanted: str | None) -> str:
@@ -109,6 +111,28 @@ def _check_ports(app: App, release: str) -> None:
         )
 
 
+def _check_secrets(app: App, release: str) -> None:
+    """Refuse a release whose credentials were taken away since, or that cannot read what was encrypted since."""
+    old, now = app.at(release).document, app.document
+    known = [*now.get("generated", {}), *(now.get("rotating") or {}).values()]
+    # The login of a service that is managed elsewhere is not ours to know.
+    services = [key for key in SERVICES.values() if not (now.get("database" if key == "database_url" else "redis") or {}).get("external")]
+
+    def held(document: dict[str, t.Any]) -> dict[str, t.Any]:
+        logins = {key: urllib.parse.urlsplit(document.get(key) or "").netloc.rpartition("@")[0] or None for key in services}
+        return {**logins, **{key: (document.get("secrets_env") or {}).get(key) for key in known}}
+
+    before, today = held(old), held(now)
+    other = sorted(key for key, value in today.items() if before[key] not in (None, value))
+    if other:
+        raise AnchorageError(
+            f"Release {release} of {app.name} was made before its secrets were rotated: it has another {' and '.join(other)} than is accepted now.",
+            what="rollback",
+            live=app.living(),
+            next_step="Set source.version to the older one and run site.yml: it brings that code with today's secrets.",
+        )
+
+
 def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dict[str, t.Any]:
     """Return what a rollback would do: C(release), C(needed), C(tree), C(source), C(live), C(migrations); C(note) where nothing is to be done.
 
@@ -121,6 +145,7 @@ def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dic
         same = {"app": app.name, "release": release, "tree": entry["tree"], "source": entry["source"], "live": release, "migrations": []}
         return {**same, "needed": app.unsettled, "note": already_back(app)}
     _check_ports(app, release)
+    _check_secrets(app, release)
     found = obstacles(app, release)
     if found and not code_only:
         raise refuse(app, release, found)

@@ -1,22 +1,26 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Secrets that nobody was asked for: made once on a host, kept there, never made twice."""
+"""Secrets that nobody was asked for: made once on a host, kept there, never made twice; and how far it is with making them anew."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import secrets
 import typing as t
 
+from . import rotation
 from .errors import AnchorageError
 from .layout import SECRETS
 from .world import World
 
 
-def missing(kept: t.Mapping[str, str], wanted: t.Mapping[str, int]) -> list[str]:
+def missing(kept: t.Mapping[str, str], wanted: t.Iterable[str]) -> list[str]:
     """Return the names that still have to be made."""
-    return sorted(name for name in wanted if not kept.get(name))
+    return sorted({name for name in wanted if not kept.get(name)})
 
 
 def make(length: int) -> str:
@@ -27,23 +31,102 @@ def make(length: int) -> str:
     return secrets.token_hex((length + 1) // 2)[:length]
 
 
-def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool) -> tuple[dict[str, str], list[str]]:
-    """Return an app's secrets and the names of those that were (or in check mode would be) made.
+def path_of(app: str) -> str:
+    """Return where an app's secrets are kept."""
+    return f"{SECRETS}/{app}.json"
 
-    :arg wanted: length of each secret by its name.
-    :raises AnchorageError: when the file is damaged: making new ones would lock the app out of its data.
+
+def state_path(app: str) -> str:
+    """Return where it is kept how far a rotation is, with old and new values; no app's name holds a dot."""
+    return f"{SECRETS}/{app}.rotation.json"
+
+
+@contextlib.contextmanager
+def alone() -> t.Iterator[None]:
+    """Let one at a time change what is kept on this host."""
+    handle = os.open(SECRETS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def read(world: World, app: str) -> tuple[dict[str, str], rotation.Data]:
+    """Return an app's secrets as they are kept, and the state of its rotations.
+
+    :raises AnchorageError: when one of the files is damaged.
     """
-    path = f"{SECRETS}/{app}.json"
+    return _read(world, app, path_of(app)), _read(world, app, state_path(app))
+
+
+def _read(world: World, app: str, path: str) -> dict[str, t.Any]:
     raw = world.read(path)
     try:
-        kept: dict[str, str] = {} if raw is None else json.loads(raw)
-        new = missing(kept, wanted)
-    except (ValueError, AttributeError) as error:
+        kept = {} if raw is None else json.loads(raw)
+        if not isinstance(kept, dict):
+            raise ValueError("it is no mapping")
+    except ValueError as error:
         raise AnchorageError(
             f"The secrets file {path} is damaged: {error}. New secrets would lock {app} out of its own data, so none were made.",
             next_step=f"Restore {path} from the backup.",
         ) from error
+    return kept
+
+
+def _write(world: World, path: str, data: t.Mapping[str, t.Any]) -> None:
+    world.write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode(), mode=0o600, uid=0, gid=0)
+
+
+def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, given: t.Mapping[str, str] | None = None) -> tuple[rotation.Data, list[str]]:
+    """Return an app's secrets as they are in force, and the names of those that were (or in check mode would be) made.
+
+    :arg wanted: length of each secret by its name.
+    :arg given: secrets that somebody chose; they are kept where there is none yet.
+    :raises AnchorageError: when a file is damaged, or keeps another secret than was given: a new one would lock the app out of its data.
+    """
+    kept, state = read(world, app)
+    for name, value in (given or {}).items():
+        if kept.get(name) not in (None, "", value):
+            raise AnchorageError(
+                f"{path_of(app)} keeps another {name} than the one that was given; what was made with the former could not be read any more.",
+                next_step=f"Leave the given {name} out of the inventory, or give the one that is kept.",
+            )
+    new = missing(kept, [*wanted, *(given or {})])
     if new and not check:
-        kept.update({name: make(wanted[name]) for name in new})
-        world.write_atomic(path, (json.dumps(kept, indent=1, sort_keys=True) + "\n").encode(), mode=0o600, uid=0, gid=0)
-    return kept, new
+        kept.update({name: (given or {}).get(name) or make(wanted[name]) for name in new})
+        _write(world, path_of(app), kept)
+    return rotation.in_force(kept, state), new
+
+
+def begin(world: World, app: str, chosen: t.Sequence[rotation.Data]) -> rotation.Data:
+    """Begin a rotation. Returns its state."""
+    values, state = read(world, app)
+    state = rotation.begin(values, state, chosen, now=world.now(), name=make(12), make=make)
+    _write(world, state_path(app), state)
+    return state
+
+
+def check(world: World, app: str, chosen: t.Sequence[rotation.Data]) -> None:
+    """Try to begin a rotation, and keep nothing of it.
+
+    :raises AnchorageError: when it could not begin.
+    """
+    rotation.begin(*read(world, app), chosen, now=world.now(), name="", make=make)
+
+
+def advance(world: World, app: str, phase: str, name: str) -> bool:
+    """Go on to the next state of a rotation. Returns whether it was not reached already."""
+    _values, state = read(world, app)
+    further = rotation.advance(state, phase, now=world.now(), name=name)
+    if further == state:
+        return False
+    _write(world, state_path(app), further)
+    return True
+
+
+def finish(world: World, app: str, name: str) -> None:
+    """End a rotation whose old credentials are refused."""
+    values, state = rotation.finish(*read(world, app), now=world.now(), name=name)
+    _write(world, path_of(app), values)
+    _write(world, state_path(app), state)

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 from .app import App, Log
-from .database import Database
+from .database import AS_LOGIN, Database
 from .errors import AnchorageError
 
 #: Seconds to wait until sessions that were ended are gone: each takes back what it was doing.
 PATIENCE = 30
 
-#: Of the app's own role, which may end its own sessions.
+#: Of the app's own login, which may end its own sessions.
 WHO = (
-    "FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+    "FROM pg_stat_activity WHERE datname = current_database() AND usename = session_user AND pid <> pg_backend_pid()"
     " AND application_name = left(:'name', current_setting('max_identifier_length')::int)"
 )
 
@@ -30,13 +30,13 @@ def end(app: App, log: Log, database: Database, what: str = "migrate") -> int:
     What cannot be ended is told and not raised: the migration's own end is what matters.
     """
     try:
-        ended = int(database.execute(f"SELECT count(pg_terminate_backend(pid)) {WHO}", name=name(app, what)))
+        ended = int(database.execute(f"{AS_LOGIN}SELECT count(pg_terminate_backend(pid)) {WHO}", name=name(app, what)))
         if not ended:
             return 0
         log.say(f"{app.name}: ended {ended} database session{'s' if ended > 1 else ''} that a migration had left behind")
         patience = app.world.monotonic() + PATIENCE
         while app.world.monotonic() < patience:
-            if database.execute(f"SELECT count(*) {WHO}", name=name(app, what)) == "0":
+            if database.execute(f"{AS_LOGIN}SELECT count(*) {WHO}", name=name(app, what)) == "0":
                 return ended
             app.world.sleep(0.5)
         log.say(f"{app.name}: they are still taking back what they did (anchorage unlock-info {app.name})")

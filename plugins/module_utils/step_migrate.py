@@ -5,24 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
 import typing as t
 import urllib.parse
 
-from . import catalog, forecast, lock_waits, memory, rehearsal, restore_point, runtimes, sessions
+from . import catalog, forecast, lock_waits, memory, migration_lock, rehearsal, restore_point, runtimes, sessions
 from .app import App, Log
 from .database import Database, Marks
 from .errors import AnchorageError
+from .migration_lock import LOCK
 from .release_plan import common_environment, digest
 
 #: Seconds that a host which may not migrate waits while nobody holds the migration lock.
 PATIENCE = 60
-
-#: The keys of the lock of a database's migrations.
-LOCK = ("hashtext('anchorage')", "hashtext(current_database())")
 
 #: Seconds to wait for the database before giving up; with the last try that is 15 at most (Medusa alone would hang for 311 s on a closed port).
 REACH = 10
@@ -61,7 +58,7 @@ def migrate(app: App, log: Log, *, release: str) -> bool:
 
 
 def _migrate_locked(app: App, log: Log, database: Database, marks: Marks, release: str) -> bool:
-    with migration_lock(app, log, database):
+    with migration_lock.hold(app.world, log, database, seconds=app.document["migrate"]["timeout_seconds"], who=app.name):
         for name in ("migrate", "rehearse"):
             if runtimes.of(app).end(name):
                 log.say(f"{app.name}: ended the command ({name}) that a killed step had left behind")
@@ -195,43 +192,6 @@ def _is_locked(database: Database) -> bool:
     own = "SELECT oid FROM pg_database WHERE datname = current_database()"
     keys = f"(classid, objid) = ({LOCK[0]}::oid, {LOCK[1]}::oid)"
     return database.execute(f"SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = ({own}) AND {keys}") == "t"
-
-
-@contextlib.contextmanager
-def migration_lock(app: App, log: Log, database: Database) -> t.Iterator[None]:
-    """Hold the database's migration lock on a connection of its own. It is gone with the connection, so it cannot go stale."""
-    argv = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-    process = app.world.converse(argv, env=database.environment)
-    stdin, stdout = t.cast("t.IO[str]", process.stdin), t.cast("t.IO[str]", process.stdout)
-    try:
-        end = app.world.monotonic() + app.document["migrate"]["timeout_seconds"]
-        told = False
-        while True:
-            stdin.write(f"SELECT pg_try_advisory_lock({LOCK[0]}, {LOCK[1]});\n")
-            stdin.flush()
-            answer = stdout.readline().strip()
-            if answer == "t":
-                break
-            if answer != "f":
-                raise AnchorageError(f"The migration lock of {database.name} cannot be taken: {answer or 'the connection broke'}.")
-            if app.world.monotonic() >= end:
-                raise AnchorageError(
-                    f"Another migration holds the lock of {database.name} for too long.",
-                    next_step="See who: SELECT * FROM pg_locks WHERE locktype = 'advisory'.",
-                )
-            if not told:
-                log.say(f"{app.name}: another migration of {database.name} runs; waiting for its lock")
-                told = True
-            app.world.sleep(1)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            stdin.close()
-        try:
-            process.wait(timeout=10)
-        except Exception:
-            process.kill()
-        stdout.close()
 
 
 def _check_redis(app: App) -> None:

@@ -10,7 +10,7 @@ import os
 import pwd
 import shutil
 
-from . import pruning, room, runtimes
+from . import backup_gate, pruning, room, runtimes
 from .app import App, Log
 from .compose_runtime import Compose
 from .errors import AnchorageError
@@ -30,6 +30,7 @@ def stage(app: App, log: Log, *, source_id: str, tree: str, release: str) -> boo
         return False
     try:
         _refuse_another_runtime(app, release)
+        backup_gate.check(app, log)
         built = is_built(app, tree)
         _make_room(app, log, pruning.Wanted(release, tree, source_id), built=built)
         if built:

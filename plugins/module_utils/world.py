@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -205,6 +207,15 @@ class World:
         """Remove a file so that a power cut does not bring it back."""
         self.remove(path)
         fsync_directory(os.path.dirname(path))
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a directory with all that is in it; one that is not there is no error."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path)
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the sorted paths that a shell pattern finds."""
+        return sorted(glob.glob(pattern))
 
     def make_directory(self, path: str, *, mode: int) -> None:
         """Make a directory and those above it. A new one survives a power cut, if the one above was there."""

@@ -64,7 +64,7 @@ options:
   kinds:
     description:
       - Which kinds of questions are asked. V(release) is what the journal says, V(answer) a public process at its own port, V(worker) another one,
-        V(site) and V(tls) what visitors see. What cannot be read at all is told in any case.
+        V(site) and V(tls) what visitors see, V(backup) the last backups and proofs. What cannot be read at all is told in any case.
       - V(negative) asks what must be refused, as in C(verify.yml --tags negative). A foreign origin gets no permission and the app's own one does, plain
         http leads to https and sets no cookie, an unsigned C(POST) to each webhook of the contract reaches the app and is refused by it, and nothing leads
         from outside to a process that is not public. It sends requests that no visitor sends, none of which signs in.
@@ -74,8 +74,8 @@ options:
       - V(drift) holds the files that M(anchorage.vps.host_state) manages on this host against what it left.
     type: list
     elements: str
-    choices: [release, database, redis, processes, answer, worker, site, tls, host, negative, golive, drift]
-    default: [release, database, redis, processes, answer, worker, site, tls, host]
+    choices: [release, database, redis, processes, answer, worker, site, tls, host, backup, negative, golive, drift]
+    default: [release, database, redis, processes, answer, worker, site, tls, host, backup]
   controller_time:
     description: The time of the controller in seconds since the epoch, to be held against this host's. Without it the two are not compared.
     type: float

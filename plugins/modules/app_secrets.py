@@ -11,6 +11,7 @@ short_description: Make the secrets of apps once, and keep them on the host
 description:
   - Makes the secrets that an app needs and nobody gave it, such as its database password, and returns all of them.
   - They are kept in C(/etc/anchorage/secrets/<app>.json), owned by root, mode V(0600). What is kept there is never changed, so a second run returns the same.
+  - While C(rotate_secrets.yml) makes some of them anew, those are returned that are in force, with what services accept besides them.
   - The answer contains the secrets, so the task must say C(no_log=true).
 version_added: 0.1.0
 author:
@@ -41,6 +42,10 @@ options:
         description: How many hexadecimal characters each secret has, by its name.
         type: dict
         required: true
+      keep:
+        description: Secrets that somebody chose, by name. They are kept where there is none yet; a host that keeps another one is refused.
+        type: dict
+        default: {}
 """
 
 EXAMPLES = r"""
@@ -55,7 +60,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 secrets:
-  description: The secrets by app and name.
+  description:
+    - The secrets by app and name.
+    - Where a secret of an app was ever rotated, C(@rotation) says which login of the database is used, and what else is accepted or was before.
   type: dict
   returned: success
   sample: {"shop": {"database_password": "…"}}
@@ -67,6 +74,7 @@ made:
 """
 
 import os
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -78,15 +86,19 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 def main() -> None:
     """Read or make the secrets of each app."""
-    options = {"name": {"type": "str", "required": True}, "generate": {"type": "dict", "required": True, "no_log": False}}
+    options = {
+        "name": {"type": "str", "required": True},
+        "generate": {"type": "dict", "required": True, "no_log": False},
+        "keep": {"type": "dict", "default": {}, "no_log": True},
+    }
     module = AnsibleModule(argument_spec={"apps": {"type": "list", "elements": "dict", "required": True, "options": options}}, supports_check_mode=True)
-    kept: dict[str, dict[str, str]] = {}
+    kept: dict[str, dict[str, t.Any]] = {}
     made: dict[str, list[str]] = {}
     try:
         if not module.check_mode:
             os.makedirs(SECRETS, mode=0o700, exist_ok=True)
         for app in module.params["apps"]:
-            kept[app["name"]], new = ensure(World(), app["name"], app["generate"], check=module.check_mode)
+            kept[app["name"]], new = ensure(World(), app["name"], app["generate"], check=module.check_mode, given=app["keep"])
             if new:
                 made[app["name"]] = new
     except (AnchorageError, PermissionError) as error:

@@ -47,9 +47,21 @@ options:
         type: str
         required: true
       password:
-        description: Password of the owner.
+        description: Password of the owner. Without it the owner may not log in.
         type: str
-        required: true
+      logins:
+        description: Further roles that act as the owner.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          name:
+            description: Name of the role.
+            type: str
+            required: true
+          password:
+            description: Password of the role. Without it the role may not log in.
+            type: str
       extensions:
         description: Further extensions of this database.
         type: list
@@ -114,6 +126,18 @@ differences:
       description: Roles that are missing, have another password, a weaker hash, no login or a power that an owner must not have.
       type: list
       elements: str
+    members:
+      description: Further logins that do not act as their owner yet.
+      type: list
+      elements: dict
+    shut:
+      description: Roles that may log in although they have no password here; an owner that is missing too.
+      type: list
+      elements: str
+    sessions:
+      description: Roles that may not log in and have sessions all the same.
+      type: list
+      elements: str
     databases:
       description: Databases that are missing or belong to another role.
       type: list
@@ -130,7 +154,7 @@ differences:
       description: Pairs of database and extension that are missing.
       type: list
       elements: dict
-  sample: {roles: [shop], databases: [shop], schemas: [], public: [shop], extensions: [{database: shop, name: citext}]}
+  sample: {roles: [shop], members: [], shut: [], sessions: [], databases: [shop], schemas: [], public: [shop], extensions: [{database: shop, name: citext}]}
 pending_restart:
   description: Settings that wait for a restart.
   returned: success
@@ -148,10 +172,12 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import World
 
 def main() -> None:
     """Read and report."""
+    login = {"name": {"type": "str", "required": True}, "password": {"type": "str", "no_log": True}}
     database = {
         "name": {"type": "str", "required": True},
         "owner": {"type": "str", "required": True},
-        "password": {"type": "str", "required": True, "no_log": True},
+        "password": {"type": "str", "no_log": True},
+        "logins": {"type": "list", "elements": "dict", "default": [], "options": login},
         "extensions": {"type": "list", "elements": "str", "default": []},
     }
     module = AnsibleModule(

@@ -46,9 +46,48 @@ function beats(response, token) {
   });
 }
 
+// A token that JWT_SECRET signs, as a session is.
+function signed(text) {
+  return `${text}.${crypto.createHmac('sha256', process.env.JWT_SECRET).update(text).digest('base64url')}`;
+}
+
+// Keys of AES-256 as 64 hexadecimal digits: the one to write with, then the earlier ones that may have written.
+function keys() {
+  return [process.env.ENCRYPTION_KEY_CURRENT, ...(process.env.ENCRYPTION_KEY_OLD || '').split(',')].filter(Boolean).map((key) => Buffer.from(key, 'hex'));
+}
+
+function seal(text) {
+  const iv = crypto.randomBytes(12);
+  const cipher = crypto.createCipheriv('aes-256-gcm', keys()[0], iv);
+  return Buffer.concat([iv, cipher.update(text), cipher.final(), cipher.getAuthTag()]).toString('base64url');
+}
+
+function open(sealed) {
+  const data = Buffer.from(sealed, 'base64url');
+  for (const key of keys()) {
+    const decipher = crypto.createDecipheriv('aes-256-gcm', key, data.subarray(0, 12)).setAuthTag(data.subarray(-16));
+    try {
+      return Buffer.concat([decipher.update(data.subarray(12, -16)), decipher.final()]).toString();
+    } catch { /* another key wrote it */ }
+  }
+  return null;
+}
+
+function me(request, response) {
+  const token = (request.headers.authorization || '').replace('Bearer ', '');
+  const good = token && signed(token.split('.')[0]) === token;
+  json(response, good ? 200 : 401, { user: good ? token.split('.')[0] : null });
+}
+
 // Tells whether a request was meant for this.
 function serve(request, response, url) {
-  if (url.pathname === '/ops/ready') ready(response);
+  if (url.pathname === '/ops/login') json(response, 200, { token: signed('customer') });
+  else if (url.pathname === '/ops/me') me(request, response);
+  else if (url.pathname === '/ops/seal') json(response, 200, { sealed: seal(url.searchParams.get('text')) });
+  else if (url.pathname === '/ops/open') {
+    const text = open(url.searchParams.get('sealed'));
+    json(response, text === null ? 500 : 200, { text });
+  } else if (url.pathname === '/ops/ready') ready(response);
   else if (url.pathname === '/ops/pulses' && request.method === 'POST') submit(response);
   else if (url.pathname === '/ops/pulses') beats(response, url.searchParams.get('token'));
   else return false;

@@ -390,7 +390,7 @@ def test_a_component_with_a_domain_is_a_site_with_one_upstream_and_a_certificate
 def test_a_proxy_is_wanted_for_a_component_alone():
     bot = {"preset": "node", "runtime": "compose", "source": SHOP["source"], "processes": {"bot": {"command": ["node", "b.js"]}}, "redis": {"enabled": True}}
     contract = resolved({"bot": {**bot, "components": {"keycloak": ALL["keycloak"]}}})
-    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nginx", "certbot"]
+    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nginx", "certbot", "backup"]
 
 
 def test_the_host_is_told_what_to_ask_and_no_secret(contract):

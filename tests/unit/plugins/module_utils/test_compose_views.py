@@ -24,8 +24,8 @@ def contract():
 
 def test_nothing_of_it_is_the_hosts_own(contract):
     shop = contract["apps"]["shop"]
-    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nodejs", "pm2", "nginx", "certbot"]
-    assert views.host_roles(resolved({"shop": DOCKED}), "vps") == ["base", "docker_compose", "nginx", "certbot"]
+    assert views.host_roles(contract, "vps") == ["base", "docker_compose", "nodejs", "pm2", "nginx", "certbot", "backup"]
+    assert views.host_roles(resolved({"shop": DOCKED}), "vps") == ["base", "docker_compose", "nginx", "certbot", "backup"]
     assert views.postgresql_databases(contract, SECRETS, "vps") == [] and views.redis_instances(contract, SECRETS, "vps") == []
     assert [user["name"] for user in views.pm2_users(contract, "vps")] == ["web"]
     assert (shop["database"]["port"], shop["database"]["image"], shop["redis"]["image"]) == (15433, "postgres:17", "redis:7")

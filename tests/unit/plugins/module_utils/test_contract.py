@@ -52,6 +52,10 @@ def env(**values):
     return {"shop": changed(SHOP, env={**SHOP["env"], **values})}
 
 
+def rotating(**keys):
+    return shop(secrets={"generate": {"MY_KEY": 64}, "rotating": keys})
+
+
 BAD = [
     # the shape: unknown keys at any depth, wrong types, missing and impossible values
     ("no mapping", ["shop"], "apps", "must be a mapping of app names"),
@@ -257,6 +261,13 @@ BAD = [
     ("digits in a row", env(ENCRYPTION_KEY_CURRENT="0123456789abcdefXw9Qz1Lp7Tr5Vn2Kc"), "apps.shop.env.ENCRYPTION_KEY_CURRENT", "neighbouring characters"),
     ("minimum too small", shop(secrets={"min_length": 8}), "apps.shop.secrets.min_length", "between 16 and 512"),
     ("generated too short", shop(secrets={"generate": {"MY_KEY": 16}}), "apps.shop.secrets.generate.MY_KEY", "between 32 and 512"),
+    ("session key unknown", shop(secrets={"sessions": ["NO_SECRET"]}), "apps.shop.secrets.sessions[0]", "is no secret of this app"),
+    ("session key twice", shop(secrets={"sessions": ["JWT_SECRET", "JWT_SECRET"]}), "apps.shop.secrets.sessions[1]", "twice"),
+    ("rotating key unknown", shop(secrets={"rotating": {"KEY": "KEY_OLD"}}), "apps.shop.secrets.rotating.KEY", "is no secret of this app"),
+    ("rotating without a place", rotating(MY_KEY=3), "apps.shop.secrets.rotating.MY_KEY", "must name the variable"),
+    ("rotating into no variable", rotating(MY_KEY="MY-KEY"), "apps.shop.secrets.rotating.MY_KEY", "the name of a variable"),
+    ("rotating into another secret", rotating(MY_KEY="JWT_SECRET"), "apps.shop.secrets.rotating.MY_KEY", "names JWT_SECRET, which is another secret"),
+    ("rotating a session key", rotating(JWT_SECRET="JWT_OLD"), "apps.shop.secrets.rotating.JWT_SECRET", "stands in secrets.sessions too"),
     ("generated without length", shop(secrets={"generate": {"MY_KEY": "long"}}), "apps.shop.secrets.generate.MY_KEY", "whole number"),
     # CORS
     ("blank STORE_CORS", shop(env={"STORE_CORS": ""}), "apps.shop.env.STORE_CORS", "every browser is refused"),
@@ -531,6 +542,8 @@ def test_a_shop_of_four_lines_resolves_completely():
         },
         "secret_keys": [],
         "generated": {"JWT_SECRET": 128, "COOKIE_SECRET": 128},
+        "sessions": ["JWT_SECRET", "COOKIE_SECRET"],
+        "rotating": {},
         "aliases": {},
         "build": {
             "command": ["node", "node_modules/@medusajs/cli/cli.js", "build"],

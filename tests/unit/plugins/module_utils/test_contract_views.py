@@ -283,7 +283,34 @@ class TestHostRoles:
                 "nginx": views.nginx_sites(contract, host),
                 "certbot": views.certbot_certificates(contract, host),
             }
-            assert views.host_roles(contract, host) == ["base", *(role for role, given_input in inputs.items() if given_input)]
+            assert views.host_roles(contract, host) == ["base", *(role for role, given_input in inputs.items() if given_input), "backup"]
 
     def test_one_host_is_everything(self):
-        assert views.host_roles(ALONE, "vps") == ["base", "postgresql", "redis", "nodejs", "pm2", "nginx", "certbot"]
+        assert views.host_roles(ALONE, "vps") == ["base", "postgresql", "redis", "nodejs", "pm2", "nginx", "certbot", "backup"]
+
+
+class TestBackup:
+    def test_a_host_saves_its_own_databases_without_an_address(self):
+        assert views.backup_databases(ALONE, SECRETS, "vps") == [
+            {"name": app["database"]["name"], "app": app["name"], "owner": app["database"]["user"]}
+            for app in ALONE["apps"].values()
+            if app["database"]["enabled"]
+        ]
+
+    def test_a_database_elsewhere_is_saved_by_the_first_host_of_its_app(self):
+        hosts = {place["name"] for places in SPREAD["topology"].values() for place in places}
+        saved = {host: [(entry["app"], "url" in entry) for entry in views.backup_databases(SPREAD, SECRETS, host)] for host in hosts}
+        for app in SPREAD["apps"].values():
+            if app["database"]["enabled"]:
+                where = [host for host, entries in saved.items() if app["name"] in [name for name, _url in entries]]
+                assert where == [app["hosts"][0] if app["database"]["external"] else app["database"]["host"]], app["name"]
+
+    def test_queues_are_saved_and_caches_are_not(self):
+        names = [entry["name"] for entry in views.backup_redis(ALONE, "vps")]
+        assert names == [instance["name"] for instance in views.redis_instances(ALONE, SECRETS, "vps") if instance["policy"] == "noeviction"] and names
+
+    def test_uploads_are_saved_where_the_app_runs(self):
+        for host in {place["name"] for places in SPREAD["topology"].values() for place in places}:
+            paths = views.backup_paths(SPREAD, host)
+            assert "/etc/anchorage" in paths
+            assert {path for path in paths if path.endswith("/shared")} == {f"{app['home']}/shared" for app in SPREAD["apps"].values() if host in app["hosts"]}

@@ -11,11 +11,12 @@ import os
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import golive, refusals
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_settings, golive, refusals
 from ansible_collections.anchorage.vps.plugins.module_utils.http_probe import Answer, ProbeError
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.health_fakes import FakeWorld
 
+from .backup_samples import KEY, LOCAL, OFFSITE, document
 from .engine_fakes import HostWorld, make, place
 from .test_refusals import DOCUMENT, OWN, PROCESSES
 
@@ -324,8 +325,12 @@ def test_a_firewall_that_cannot_be_asked_does_not_hold(done):
 
 
 def test_a_backup_that_is_watched():
-    assert golive.backup({"host": {"backups": [{"name": "database", "path": "/b"}]}}).evidence == {"backups": ["database"]}
-    assert golive.backup({}).cause == golive.backup({"host": {"backups": []}}).cause == "no backup of this host is watched"
+    world = FakeWorld()
+    assert golive.backup(world, {"host": {"backups": [{"name": "database", "path": "/b"}]}}).evidence == {"backups": ["database"]}
+    assert golive.backup(world, {}).cause == golive.backup(world, {"host": {"backups": []}}).cause == "no backup of this host is watched"
+    for targets, words in (([LOCAL], "every backup lies on this machine and goes with it"), ([LOCAL, OFFSITE], "")):
+        world.files = {backup_settings.SETTINGS: json.dumps(document(targets=targets)), backup_settings.KEY: json.dumps({"key": KEY})}
+        assert (golive.backup(world, {}).name, golive.backup(world, {}).cause) == ("backup", words)
 
 
 @pytest.mark.parametrize(

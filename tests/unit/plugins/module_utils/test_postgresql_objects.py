@@ -27,7 +27,7 @@ SHOP = {"name": "shop", "owner": "shop", "password": PASSWORD, "extensions": ["c
 ROLE = {"name": "shop", "login": True, "powers": False, "verifier": verifier(PASSWORD, salt=bytes(16))}
 DATABASE = {"name": "shop", "owner": "shop", "public": False}
 INSIDE = {"name": "shop", "schema_owner": "pg_database_owner", "extensions": ["plpgsql", "pg_stat_statements", "citext"]}
-NOTHING_OFF = {"roles": [], "databases": [], "schemas": [], "public": [], "extensions": []}
+NOTHING_OFF = {"roles": [], "members": [], "shut": [], "sessions": [], "databases": [], "schemas": [], "public": [], "extensions": []}
 
 
 def seen(*, version=170012, role=None, database=None, inside=None, others=()):
@@ -50,6 +50,9 @@ def test_nothing_is_off_when_all_is_as_wanted():
 def test_all_is_off_on_an_empty_server():
     assert off() == {
         "roles": ["shop"],
+        "members": [],
+        "shut": [],
+        "sessions": [],
         "databases": ["shop"],
         "schemas": [],
         "public": ["shop"],
@@ -131,6 +134,51 @@ def test_one_role_has_one_password_and_one_name_stands_once():
         wanted_databases([SHOP, {**SHOP, "name": "b", "password": "another password"}])
     with pytest.raises(AnchorageError, match="there twice"):
         wanted_databases([SHOP, SHOP])
+
+
+SECOND = {"name": "shop-b", "password": "a second long password"}
+MEMBER = {**ROLE, "name": "shop-b", "member_of": ["shop"], "settings": ["role=shop"], "verifier": verifier(SECOND["password"], salt=bytes(16))}
+CLOSED = {**ROLE, "login": False}
+
+
+def logins_off(entry, *roles):
+    """Return what of the logins is off, where the rest of the database is as wanted."""
+    found = {**seen(database={}, inside={}), "role": list(roles)}
+    result = differences(wanted_databases([{**SHOP, **entry}], ["pg_stat_statements"]), found)
+    return {key: result[key] for key in ("roles", "members", "shut", "sessions") if result[key]}
+
+
+def test_two_logins_are_wanted_for_as_long_as_one_takes_over_from_the_other():
+    both = {"logins": [SECOND]}
+    assert logins_off(both, ROLE, MEMBER) == {}
+    assert logins_off(both, ROLE) == {"roles": ["shop-b"], "members": [{"role": "shop-b", "owner": "shop"}]}
+    assert logins_off(both, ROLE, {**MEMBER, "verifier": ROLE["verifier"]}) == {"roles": ["shop-b"]}
+
+
+@pytest.mark.parametrize("change", [{"member_of": None}, {"member_of": ["other"]}, {"settings": None}, {"settings": ["role=other"]}])
+def test_a_login_that_does_not_act_as_the_owner_is_off(change):
+    assert logins_off({"logins": [SECOND]}, ROLE, {**MEMBER, **change}) == {"members": [{"role": "shop-b", "owner": "shop"}]}
+
+
+def test_a_role_without_password_may_not_log_in_and_has_no_session():
+    second_only = {"password": None, "logins": [SECOND]}
+    assert logins_off(second_only, CLOSED, MEMBER) == {}
+    assert logins_off(second_only, ROLE, MEMBER) == {"shut": ["shop"]}
+    assert logins_off(second_only, {**CLOSED, "sessions": 2}, MEMBER) == {"sessions": ["shop"]}
+    assert logins_off(second_only, MEMBER) == {"shut": ["shop"]}, "somebody must own the database"
+    first_only = {"logins": [{"name": "shop-b"}]}
+    assert logins_off(first_only, ROLE) == {}, "a second login that never was is not missed"
+    assert logins_off(first_only, ROLE, MEMBER) == {"shut": ["shop-b"]}
+    assert logins_off(first_only, ROLE, {**MEMBER, "login": False}) == {}
+
+
+def test_somebody_must_be_able_to_log_in():
+    with pytest.raises(AnchorageError, match="nobody may log in"):
+        wanted_databases([{**SHOP, "password": None, "logins": [{"name": "shop-b"}]}])
+    with pytest.raises(AnchorageError, match=r"\[0\]\.logins: 'x;y'"):
+        wanted_databases([{**SHOP, "logins": [{"name": "x;y"}]}])
+    with pytest.raises(AnchorageError, match="two owners"):
+        wanted_databases([{**SHOP, "logins": [SECOND]}, {**SHOP, "name": "blog", "owner": "blog", "logins": [SECOND]}])
 
 
 def test_facts_are_gathered_by_kind_and_noise_is_left_out():

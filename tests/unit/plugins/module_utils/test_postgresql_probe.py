@@ -196,7 +196,7 @@ def test_a_missing_psql_is_an_error_and_no_verdict():
 
 def test_the_session_leaves_nothing_behind_in_a_pooled_connection():
     text = postgresql_probe.script(Expectation(), 5)
-    assert text.count("SET LOCAL") == text.count("SET ") == 2 and text.count("BEGIN;") == text.count("COMMIT;") == 2
+    assert text.count("SET LOCAL") == text.count("SET ") == 3 and text.count("BEGIN;") == text.count("COMMIT;") == 2
     assert "ON COMMIT DROP" in text
     assert "CREATE" not in postgresql_probe.script(Expectation(write_probe=False), 5)
 

@@ -29,6 +29,14 @@ def test_a_password_is_kept_as_its_hash_only():
     assert f"#{hashlib.sha256(PASSWORD.encode()).hexdigest()}" in lines
 
 
+def test_a_user_may_have_several_passwords_while_one_replaces_the_other():
+    words = users("x", [{**USER, "other_passwords": ["another long password"]}])[1].split()
+    wanted = [f"#{hashlib.sha256(text.encode()).hexdigest()}" for text in (PASSWORD, "another long password")]
+    assert [word for word in words if word.startswith("#")] == wanted
+    with pytest.raises(AnchorageError, match=r"x\.users\[0\]\.password is shorter"):
+        users("x", [{**USER, "other_passwords": ["short"]}])
+
+
 def test_nobody_is_the_default_user_but_the_append_only_file_is_replayed_with_every_right():
     words = users("x", [])[0].split()
     assert words[:4] == ["user", "default", "reset", "off"]

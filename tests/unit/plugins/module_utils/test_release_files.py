@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.resources
 import io
 import json
@@ -68,12 +69,9 @@ def test_the_command_is_reproducible_and_runs_alone(tmp_path):
 def test_the_command_holds_every_module_that_its_modules_import():
     imported = set()
     for member in zipapp.MEMBERS:
-        for line in read_member(member).decode().splitlines():
-            words = line.split()
-            if line.startswith("from . import "):
-                imported |= {word.strip(",()") for word in words[3:]}
-            elif line.startswith("from .") and len(words) > 2:
-                imported.add(words[1].lstrip("."))
+        for node in ast.walk(ast.parse(read_member(member))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                imported |= {node.module} if node.module else {alias.name for alias in node.names}
     assert imported - set(zipapp.MEMBERS) == set()
     assert importlib.resources.files(PACKAGE).joinpath("command.py").is_file()
 

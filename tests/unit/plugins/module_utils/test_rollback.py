@@ -145,3 +145,49 @@ def test_the_step_goes_back_and_remembers_what_it_left(shop, monkeypatch):
     monkeypatch.setattr(engine, "keep_document", lambda app: True)
     ended = engine.run_step(app, engine.ROLLBACK, {"release": "r2", "tree": "t2", "source": "s2"}, engine.Log(lambda line: None))
     assert ended["ok"] and app.journal.live == "r2" and "left_at" in app.journal.release("r3")
+
+
+LOCAL = {"database": {"external": False}, "redis": {"external": False}}
+ROTATED = {
+    "database_url": ("postgres://shop:one@127.0.0.1/shop", "postgres://shop-b:two@127.0.0.1/shop"),
+    "redis_url": ("redis://shop:one@127.0.0.1:6379/0", "redis://shop:two@127.0.0.1:6379/0"),
+    "JWT_SECRET": ("one-secret", "two-secret"),
+    "KEYS_OLD": ("key0", "key1,key0"),
+}
+
+
+def made_with(shop, which, **held):
+    """Let a release have been made with secrets, or with C(None) the live one."""
+    app, world = shop
+    document = {**app.document, **LOCAL, "generated": {"JWT_SECRET": 128}, "rotating": {"KEYS": "KEYS_OLD"}, "secrets_env": {}}
+    for key, value in held.items():
+        (document if key.endswith("_url") else document["secrets_env"])[key] = value
+    if which is None:
+        app.document = document
+    else:
+        world.files[app.layout.document(which)] = json.dumps(document)
+
+
+@pytest.mark.parametrize("key", ROTATED)
+def test_a_release_from_before_a_rotation_is_no_way_back(shop, key):
+    old, new = ROTATED[key]
+    made_with(shop, None, **{key: new})
+    made_with(shop, "r2", **{key: old})
+    with pytest.raises(AnchorageError, match=f"Release r2 of shop was made before its secrets were rotated: it has another {key}") as caught:
+        rollback.plan(shop[0])
+    assert "source.version" in caught.value.next_step and old not in caught.value.text() and new not in caught.value.text()
+    made_with(shop, "r2", **{key: new})
+    assert rollback.plan(shop[0])["release"] == "r2"
+
+
+def test_a_release_from_before_there_was_such_a_secret_is_one(shop):
+    made_with(shop, None, JWT_SECRET="two-secret", KEYS_OLD="key0")
+    made_with(shop, "r2")
+    assert rollback.plan(shop[0])["release"] == "r2"
+
+
+def test_the_password_of_a_managed_service_is_not_ours_to_judge(shop):
+    made_with(shop, None, database_url=ROTATED["database_url"][1])
+    shop[0].document["database"] = {"external": True}
+    made_with(shop, "r2", database_url=ROTATED["database_url"][0])
+    assert rollback.plan(shop[0])["release"] == "r2"

@@ -50,7 +50,7 @@ def test_only_sessions_of_this_apps_migration_are_ended(host):
     assert sessions.end(app, log, app.database) == 0
     (call,) = calls(world)
     assert "name=anchorage-migrate-shop" in call["argv"]
-    for part in ("datname = current_database()", "usename = current_user", "pid <> pg_backend_pid()", "application_name = left(:'name'"):
+    for part in ("datname = current_database()", "SET ROLE NONE;", "usename = session_user", "pid <> pg_backend_pid()", "application_name = left(:'name'"):
         assert part in call["input"]
 
 

@@ -1,0 +1,57 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prove the newest backup at every target of a job, one after the other, and write down what that showed."""
+
+from __future__ import annotations
+
+import typing as t
+
+from . import backup_proof, backup_results, backup_run
+from .app import Log
+from .backup_settings import Settings
+from .errors import AnchorageError
+from .world import World
+
+#: The lock of the throw-away server: one proof, or one restore, at a time.
+SCRATCH = "scratch"
+
+#: Seconds that a proof waits for another one, or for a restore.
+PATIENCE = 600
+
+Data = dict[str, t.Any]
+
+
+def prove(settings: Settings, world: World, log: Log, job: str, *, only: str | None = None) -> Data:
+    """Prove a job's newest backup. Returns the proof; it is good where it was at every target that was asked.
+
+    :arg only: the one target that is asked; the others then keep what was known of them.
+    """
+    began = world.now()
+    named = [settings.target(only, job)] if only else settings.for_job(job)
+    before = (backup_results.read(world, job).get("proof") or {}).get("targets") or {}
+    known: dict[str, Data] = {target.name: before[target.name] for target in settings.for_job(job) if target.name in before}
+    with backup_run.lock(world, SCRATCH, seconds=PATIENCE):
+        for target in named:
+            log.say(f"{job}: proving the newest backup at {target.name}")
+            try:
+                known[target.name] = backup_proof.prove(settings, world, log, job=job, target=target)
+            except AnchorageError as error:
+                known[target.name] = {"ok": False, "cause": error.message, "finished": world.now()}
+            one = known[target.name]
+            log.say(f"{target.name}: {'proven' if one['ok'] else 'NOT PROVEN'}" + (f": {one['cause']}" if one.get("cause") else ""))
+    found = judged(known, began=began, now=world.now())
+    backup_results.proven(world, job, found)
+    return found
+
+
+def judged(targets: t.Mapping[str, Data], *, began: float, now: float) -> Data:
+    """Return the proof of a job from those of its targets. It is as old as the oldest of them."""
+    wrong = [f"{name}: {one.get('cause') or 'not proven'}" for name, one in targets.items() if not one["ok"]]
+    return {
+        "ok": bool(targets) and not wrong,
+        "cause": "; ".join(wrong),
+        "finished": min((float(one.get("finished") or now) for one in targets.values()), default=now),
+        "seconds": round(now - began, 1),
+        "targets": dict(targets),
+    }

@@ -1,0 +1,130 @@
+# Copyright: (c) 2026, Anchorage maintainers
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compare the present data with what a backup gives, row by row: what would be lost is counted before anything is touched."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import typing as t
+
+from .database import Database
+from .errors import AnchorageError
+from .world import World
+
+#: Rows of a table beyond which only their numbers are compared.
+MOST_ROWS = 5_000_000
+
+#: Both sides must write a value the same way.
+SESSION = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex';"
+
+TABLES = """
+SELECT coalesce(json_object_agg(format('%s.%s', n.nspname, c.relname), json_build_object('sql', format('%I.%I', n.nspname, c.relname), 'key',
+  (SELECT json_agg(quote_ident(a.attname) ORDER BY k.place) FROM pg_index i
+   CROSS JOIN LATERAL unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(number, place)
+   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number WHERE i.indrelid = c.oid AND i.indisprimary))), '{}')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+
+Data = dict[str, t.Any]
+
+
+def tables(database: Database) -> dict[str, Data]:
+    """Return the tables of a database by their names: C(sql), how SQL names it, and C(key), the columns of its primary key."""
+    return t.cast("dict[str, Data]", json.loads(database.execute(TABLES)))
+
+
+def fingerprints(database: Database, known: t.Mapping[str, Data], *, seconds: float) -> dict[str, tuple[int, str]]:
+    """Return for each table how many rows it has, and a sum over all of them that does not depend on their order."""
+    if not known:
+        return {}
+    queries = [f"SELECT count(*), coalesce(sum(hashtextextended(t::text, 0)::numeric), 0) FROM ONLY {entry['sql']} AS t;" for entry in known.values()]
+    answers = database.execute("\n".join([SESSION, *queries]), timeout=seconds).splitlines()
+    if len(answers) != len(known):
+        raise AnchorageError(f"{database.name} did not count all of its tables.")
+    parted = (answer.split("|") for answer in answers)
+    return {name: (int(count), digest) for name, (count, digest) in zip(known, parted)}
+
+
+def count(database: Database, *, seconds: float) -> dict[str, tuple[int, str]]:
+    """Return the fingerprints of all tables."""
+    return fingerprints(database, tables(database), seconds=seconds)
+
+
+def compare(world: World, live: Database, restored: Database, *, seconds: float = 3600) -> list[Data]:
+    """Return the tables that differ, each with its C(only_live), C(changed) and C(only_restored) rows.
+
+    C(state) is C(gone) for a table that only the backup has, C(new) for one that only the present data have.
+    """
+    here, there = tables(live), tables(restored)
+    now, then = fingerprints(live, here, seconds=seconds), fingerprints(restored, there, seconds=seconds)
+    found: list[Data] = []
+    for name in sorted({*here, *there}):
+        if name not in there:
+            found.append(row(name, only_live=now[name][0], state="new"))
+        elif name not in here:
+            found.append(row(name, only_restored=then[name][0], state="gone"))
+        elif now[name] != then[name]:
+            found.append(_differing(world, live, restored, name, here[name], there[name], now[name][0], then[name][0]))
+    return found
+
+
+def row(name: str, *, only_live: int = 0, changed: int = 0, only_restored: int = 0, state: str = "", approximate: bool = False) -> Data:
+    return {"table": name, "only_live": only_live, "changed": changed, "only_restored": only_restored, "state": state, "approximate": approximate}
+
+
+def _differing(world: World, live: Database, restored: Database, name: str, here: Data, there: Data, rows: int, rows_then: int) -> Data:
+    if max(rows, rows_then) > MOST_ROWS:
+        return row(name, only_live=max(0, rows - rows_then), only_restored=max(0, rows_then - rows), approximate=True)
+    keyed = bool(here["key"]) and here["key"] == there["key"]
+    with _lines(world, live, here, keyed) as ours, _lines(world, restored, there, keyed) as theirs:
+        only_live, changed, only_restored = merge(_split(ours.stdout), _split(theirs.stdout))
+        codes = (ours.wait(timeout=60), theirs.wait(timeout=60))
+    if any(codes):
+        raise AnchorageError(f"The rows of {name} could not be compared (psql ended with {codes[0] or codes[1]}).", what="counting what would be lost")
+    return row(name, only_live=only_live, changed=changed, only_restored=only_restored)
+
+
+def _lines(world: World, database: Database, table: Data, keyed: bool) -> t.Any:
+    row = "t::text" if not keyed else f"ROW({', '.join(f't.{column}' for column in table['key'])})::text"
+    query = f'SELECT md5({row}) COLLATE "C", hashtextextended(t::text, 0) FROM ONLY {table["sql"]} AS t ORDER BY 1, 2'
+    return world.output(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", f"{SESSION} COPY ({query}) TO STDOUT", address(database)])
+
+
+def address(database: Database) -> str:
+    """Return a connection string without a password, for a command line: those who are asked here are entered by who one is."""
+    part = database.environment
+    return " ".join(f"{key}='{part[name]}'" for key, name in (("host", "PGHOST"), ("port", "PGPORT"), ("user", "PGUSER"), ("dbname", "PGDATABASE")))
+
+
+def _split(stream: t.Any) -> t.Iterator[tuple[bytes, bytes]]:
+    for line in stream:
+        key, _tab, digest = line.rstrip(b"\n").partition(b"\t")
+        yield key, digest
+
+
+def merge(ours: t.Iterable[tuple[bytes, bytes]], theirs: t.Iterable[tuple[bytes, bytes]]) -> tuple[int, int, int]:
+    """Return how many rows only the one side has, differ, and only the other has. Both are sorted by their keys."""
+    only_ours = changed = only_theirs = 0
+    left, right = _grouped(ours), _grouped(theirs)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a[0] < b[0]):
+            only_ours += len(t.cast("tuple[bytes, list[bytes]]", a)[1])
+            a = next(left, None)
+        elif a is None or b[0] < a[0]:
+            only_theirs += len(b[1])
+            b = next(right, None)
+        else:
+            both = min(len(a[1]), len(b[1]))
+            changed += sum(one != other for one, other in zip(a[1], b[1]))
+            only_ours, only_theirs = only_ours + len(a[1]) - both, only_theirs + len(b[1]) - both
+            a, b = next(left, None), next(right, None)
+    return only_ours, changed, only_theirs
+
+
+def _grouped(rows: t.Iterable[tuple[bytes, bytes]]) -> t.Iterator[tuple[bytes, list[bytes]]]:
+    for key, group in itertools.groupby(rows, key=lambda row: row[0]):
+        yield key, [digest for _key, digest in group]
