@@ -34,6 +34,7 @@ PLACES = {
     "/etc/anchorage/apps/": "the app's document, from which root's steps make environments",
     "/srv/alpha/releases/": "the environment of each process and the document of each release, for root and the app",
     "/srv/alpha/work/": "the environment of a build while it runs, for root and the app",
+    "/etc/pgbackrest.conf": "pgBackRest's configuration, for root and postgres",
 }
 if RUNTIME == "compose":
     PLACES |= dict.fromkeys(
@@ -103,8 +104,11 @@ def test_secrets_are_nowhere_but_in_their_places(shop):
     values = {name: value for name, value in GIVEN.items() if RUNTIME == "pm2" or name != "NPM_TOKEN"}
     kept = json.loads(host.shell("cat /etc/anchorage/secrets/alpha.json"))
     assert set(kept) == {"JWT_SECRET", "database_password", "redis_password"} | ({"database_superuser_password"} if RUNTIME == "compose" else set())
-    canaries = Canaries({**kept, **values})
-    said = {"provisioning": shop.said}
+    key = json.loads(host.shell("cat /etc/anchorage/secrets/backup.json"))["key"]
+    canaries = Canaries({**kept, **values, "key of the backups": key})
+    # Once, and never again, the new key of the backups is printed, for the user to keep.
+    assert shop.said.count(key) <= 1
+    said = {"provisioning": shop.said.replace(key, "")}
 
     def wanted(**switches):
         shop.apps.app("alpha", env={"SMTP_PASSWORD": values["SMTP_PASSWORD"]}, **switches)
@@ -133,6 +137,7 @@ def test_secrets_are_nowhere_but_in_their_places(shop):
         left["the step was killed"] = (strays(canaries, host), canaries.texts(here(since, inventories)))
         wanted()
         said["the run that ended"] = shop.apps.deploy("-vvv", "--diff").output
+        said["a backup"] = host.shell("anchorage backup database && anchorage backup files")
         said["the verification"] = shop.apps.run("verify", "-vvv", "--diff").output
         places = told(host)
 
