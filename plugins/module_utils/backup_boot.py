@@ -20,6 +20,7 @@ import urllib.parse
 from . import health, slots
 from .app import App
 from .database import Marks, first_line
+from .encoders import sql_identifier, sql_literal
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, probe
 from .layout import COMMAND
@@ -116,14 +117,9 @@ def login(url: str) -> tuple[str, str, str]:
 
 def admit(scratch: Scratch, role: str, password: str) -> None:
     """Let the app's role into the copy: passwords may have changed since, and a dump brings no roles. The password is in no command line."""
-
-    def quoted(text: str) -> str:
-        doubled = text.replace("'", "''")
-        return f"'{doubled}'" if "\\" not in text else "E'{}'".format(doubled.replace("\\", "\\\\"))
-
-    name = '"{}"'.format(role.replace('"', '""'))
-    known = scratch.psql("postgres", f"SELECT count(*) FROM pg_roles WHERE rolname = {quoted(role)}") != "0"
-    scratch.psql("postgres", f"{'ALTER ROLE' if known else 'CREATE ROLE'} {name} LOGIN {'' if known else 'SUPERUSER '}PASSWORD {quoted(password)}")
+    name = sql_identifier(role)
+    known = scratch.psql("postgres", f"SELECT count(*) FROM pg_roles WHERE rolname = {sql_literal(role)}") != "0"
+    scratch.psql("postgres", f"{'ALTER ROLE' if known else 'CREATE ROLE'} {name} LOGIN {'' if known else 'SUPERUSER '}PASSWORD {sql_literal(password)}")
 
 
 def boot(world: World, scratch: Scratch, name: str) -> dict[str, t.Any]:

@@ -21,6 +21,7 @@ import typing as t
 from .backup_report import Report
 from .backup_settings import DIRECTORY, DUMP, FILES, Settings, Target
 from .database import first_line
+from .encoders import sql_literal
 from .errors import AnchorageError
 from .room import Amount, Full, mount_point, supply
 from .scratch_cluster import ENVIRONMENT, Scratch, ScratchDatabase
@@ -360,6 +361,6 @@ def _loaded(world: World, scratch: Scratch, name: str, path: str, wanted: Data, 
 def _counted(database: ScratchDatabase) -> dict[str, int]:
     """Return the rows of each table."""
     tables = database.rows(f"{NAMES} AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'")
-    script = "".join(f"SELECT json_build_array('{row['name'].replace(chr(39), chr(39) * 2)}', count(*)) FROM {row['quoted']};\n" for row in tables)
+    script = "".join(f"SELECT json_build_array({sql_literal(row['name'])}, count(*)) FROM {row['quoted']};\n" for row in tables)
     text = database.execute(script, timeout=3600) if tables else ""
     return dict(json.loads(line) for line in text.splitlines())
