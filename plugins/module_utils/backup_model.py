@@ -72,7 +72,7 @@ def model(options: Data) -> Data:
         "excludes": [*EXCLUDES, *(options.get("excludes") or [])],
         "retention_days": int(options["retention_days"]),
         "full_days": int(options["full_days"]),
-        "proof": {"max_age_days": float(options["proof_max_age_days"]), "deploys": options["proof_deploys"]},
+        "proof": {"max_age_days": float(options["proof_max_age_days"]), "deploys": options["proof_deploys"], "boot": list(options.get("proof_boot") or [])},
         "ages": {
             **{f"{job}_hours": float(options["database_max_age_hours"]) for job in (DATABASE, APART)},
             f"{FILES}_hours": float(options["files_max_age_hours"]),

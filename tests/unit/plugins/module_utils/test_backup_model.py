@@ -45,7 +45,7 @@ def test_with_its_defaults_a_host_saves_its_cluster_and_its_files_on_itself():
 def test_what_it_writes_is_what_the_host_reads():
     found = model(options(postgresql=CLUSTER, databases=[SHOP], targets=[LOCAL, OFFSITE, VAULT]))
     read = Settings.parse(found["document"], SECRET)
-    assert [target.name for target in read.targets] == ["local", "offsite", "vault"] and read.proof == {"max_age_days": 9.0, "deploys": "warn"}
+    assert [target.name for target in read.targets] == ["local", "offsite", "vault"] and read.proof == {"max_age_days": 9.0, "deploys": "warn", "boot": []}
     assert found["away"] and found["ssh"] and found["known_hosts"] == "x\n"
 
 
