@@ -118,7 +118,7 @@ def test_a_release_runs_on_the_restored_data_and_reaches_nothing_else(app: Groun
 
 
 def test_a_release_that_does_not_run_on_the_restored_data_is_found(app: Ground):
-    app.shell("sed -i 's/20000 FROM item/20000000 FROM item/' /srv/booted/builds/t1/server.py; sed -i 's/\"deadline_seconds\": 60/\"deadline_seconds\": 6/'"
+    app.shell("sed -i 's/20000 FROM item/20000000 FROM item/' /srv/booted/builds/t1/server.py; sed -i 's/\"deadline_seconds\": 60/\"deadline_seconds\": 25/'"
               " /etc/anchorage/apps/booted.json")  # fmt: skip
     found = app.prove("database")
     assert found["ok"] is False
