@@ -240,7 +240,7 @@ def test_what_is_lost_with_the_data_directory(host, manner, trial):
         causes = [str(error).splitlines()[0][:300]]
         raise
     finally:
-        LOSSES.add(name, causes, **facts)
+        LOSSES.add(name, causes, **facts)  # pylint: disable=redundant-keyword-arg  # they were taken out
     assert not causes, causes
 
 

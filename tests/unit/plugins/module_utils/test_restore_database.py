@@ -122,7 +122,10 @@ class Scratch:
     def database(self, name):
         return types.SimpleNamespace(name=name, environment={"PGDATABASE": name})
 
-    initialise = psql = lambda self, *_args, **_more: None
+    def initialise(self, *_args, **_more):
+        return None
+
+    psql = initialise
 
 
 class Journal:
