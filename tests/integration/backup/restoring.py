@@ -93,7 +93,8 @@ def provisioned(directory: t.Any) -> t.Iterator[Ground]:
     if not os.environ.get("KEEP_LAB"):
         host.command("down", LAB)
     as_it_is = os.environ.get("KEEP_LAB") == "as-is"
-    host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
+    if not as_it_is:
+        host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
     apps = release.Apps(ROOT / ".cache" / "lab" / LAB / "hosts.yml", directory)
     apps.app(APP)
     if not as_it_is:
