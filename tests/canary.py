@@ -123,7 +123,7 @@ while True:
         shown = time.monotonic()
         told = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "systemctl", "show", *sys.argv[2:]]
         keep("units", subprocess.run(told, capture_output=True).stdout)
-    time.sleep(0.004)
+    time.sleep(0.01)
 """
 
 

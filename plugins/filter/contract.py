@@ -119,6 +119,7 @@ class FilterModule:
         projections = (
             views.app_secrets,
             views.app_urls,
+            views.backup_apart,
             views.backup_databases,
             views.backup_paths,
             views.backup_redis,

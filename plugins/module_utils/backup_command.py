@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import backup_list, backup_proofs, backup_results, backup_run, backup_settings
+from . import backup_apart, backup_list, backup_proofs, backup_results, backup_run, backup_settings
 from .app import Log
 from .errors import AnchorageError
 from .world import World
@@ -30,13 +30,14 @@ def add_parser(commands: t.Any) -> None:
     top = commands.add_parser("backup", help="back up, prove a backup by restoring it, say what there is")
     verbs = top.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="back up now")
-    run.add_argument("job", nargs="*", help="database or files; all of this host where none is named")
+    run.add_argument("job", nargs="*", help="database, files or apart; all of this host where none is named")
     run.add_argument("--due", action="store_true", help="only what has no good backup that is young enough, and prove what was never proven")
     run.add_argument("--units", action="store_true", help="through systemd's units, which go on where this command ends")
+    run.add_argument("--anew", action="store_true", help="make a repository where the one that was there is lost")
     run.add_argument("--full", action="store_true", help="a full backup of the cluster, whatever there is")
     run.add_argument("--json", action="store_true")
     prove = verbs.add_parser("prove", help="restore the newest backup beside everything, and compare")
-    prove.add_argument("job", nargs="*", help="database or files; all of this host where none is named")
+    prove.add_argument("job", nargs="*", help="database, files or apart; all of this host where none is named")
     prove.add_argument("--target", help="where it is taken from; every target where none is named")
     prove.add_argument("--json", action="store_true")
     listing = verbs.add_parser("list", help="the backups at each target")
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace, world: World) -> int:
     due = backup_run.due(settings, world) if options.due else wanted
 
     def one(job: str) -> Data:
-        return _by_unit(world, job) if options.units else backup_run.run(settings, world, log, job, full=options.full)
+        return _by_unit(world, job) if options.units else backup_run.run(settings, world, log, job, full=options.full, anew=options.anew)
 
     found = {job: one(job) for job in wanted if job in due}
     unproven = [job for job in wanted if not (backup_results.read(world, job).get("proof") or {}).get("ok")] if options.due else []
@@ -151,6 +152,8 @@ def _key(options: argparse.Namespace, world: World) -> int:
 
 
 def _ended(options: argparse.Namespace, world: World) -> int:
+    if options.job == backup_settings.APART:
+        backup_apart.start_again(backup_settings.load(world), world, Log(say))
     if backup_results.died(world, options.job, os.environ.get(SERVICE_RESULT) or "killed"):
         say(f"{options.job}: the run was ended before it was done")
     return 0

@@ -88,6 +88,8 @@ class Compared(t.NamedTuple):
 
 def way(estimated: float, size: int) -> Way:
     """Return how to look at a table of about so many rows and bytes."""
+    # Nobody has counted a table that was just filled, or it has grown since: its size says that there may be more.
+    estimated = max(estimated, size / 1000) if estimated > 0 else size / 64
     percent = None if size <= LARGE_BYTES else round(100 * LARGE_BYTES / size, 4)
     read = estimated * (percent or 100) / 100
     return Way(max(1, math.ceil(read / SAMPLE)), percent)

@@ -11,7 +11,7 @@ import re
 import typing as t
 
 from . import backup_run
-from .backup_settings import DATABASE, FILES, Settings, Target
+from .backup_settings import DATABASE, Settings, Target
 from .errors import AnchorageError
 from .world import World
 
@@ -24,7 +24,7 @@ def listing(settings: Settings, world: World) -> list[Data]:
     for job in settings.jobs():
         for target in settings.for_job(job):
             try:
-                backups, problem = (_database if job == DATABASE else _files)(settings, world, target), ""
+                backups, problem = (_database(settings, world, target) if job == DATABASE else _files(settings, world, target, job)), ""
             except AnchorageError as error:
                 backups, problem = [], error.message
             found.append({"job": job, "target": target.name, "backups": backups, "problem": problem})
@@ -39,8 +39,8 @@ def _database(settings: Settings, world: World, target: Target) -> list[Data]:
     ]
 
 
-def _files(settings: Settings, world: World, target: Target) -> list[Data]:
-    done = backup_run.restic(settings, world, target, "snapshots", "--json", f"--tag={FILES}", timeout=120)
+def _files(settings: Settings, world: World, target: Target, job: str) -> list[Data]:
+    done = backup_run.restic(settings, world, target, "snapshots", "--json", f"--tag={job}", timeout=120, job=job)
     if done.rc != 0:
         raise AnchorageError(f"The repository at {target.name} cannot be read: {backup_run.restic_said(done)}.")
     found = [{"id": one["short_id"], "at": seconds(one["time"]), "kind": "snapshot", "host": one["hostname"]} for one in json.loads(done.stdout or "[]")]

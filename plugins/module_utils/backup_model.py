@@ -10,7 +10,7 @@ import re
 import typing as t
 import urllib.parse
 
-from .backup_settings import ARCHIVE, DATABASE, DUMP, FILES, JOBS, LOCAL, S3, SCHEMA, SSH, Settings, pgbackrest_configuration
+from .backup_settings import APART, ARCHIVE, DATABASE, DUMP, FILES, JOBS, LOCAL, PLACES, S3, SCHEMA, SSH, Settings, pgbackrest_configuration
 from .errors import AnchorageError
 
 #: Nothing of a run that is under way, no dump of a migration, nothing that is made again, and not the key that all of it is encrypted with.
@@ -55,6 +55,8 @@ def model(options: Data) -> Data:
     for index, path in enumerate(options.get("paths") or []):
         if not str(path).startswith("/"):
             wrong.append(f"backup_paths[{index}] '{path}' is not absolute")
+    if options.get("apart") and not any(APART in target["jobs"] for target in targets):
+        wrong.append(f"no target of backup_targets has the job {APART}, which saves {', '.join(entry['name'] for entry in options['apart'])}")
     if wrong:
         raise AnchorageError(
             f"{'; '.join(wrong)}.", live="unchanged: nothing was touched", next_step="Correct these variables in the inventory, then run again."
@@ -64,13 +66,17 @@ def model(options: Data) -> Data:
         "targets": targets,
         "archive": archive,
         "databases": databases,
+        "apart": [{"name": entry["name"], "directory": entry["directory"]} for entry in options.get("apart") or []],
         "redis": [{"name": entry["name"], "app": entry.get("app") or ""} for entry in options.get("redis") or []],
         "paths": list(options.get("paths") or []),
         "excludes": [*EXCLUDES, *(options.get("excludes") or [])],
         "retention_days": int(options["retention_days"]),
         "full_days": int(options["full_days"]),
-        "proof": {"max_age_days": float(options["proof_max_age_days"]), "deploys": options["proof_deploys"]},
-        "ages": {f"{DATABASE}_hours": float(options["database_max_age_hours"]), f"{FILES}_hours": float(options["files_max_age_hours"])},
+        "proof": {"max_age_days": float(options["proof_max_age_days"]), "deploys": options["proof_deploys"], "boot": list(options.get("proof_boot") or [])},
+        "ages": {
+            **{f"{job}_hours": float(options["database_max_age_hours"]) for job in (DATABASE, APART)},
+            f"{FILES}_hours": float(options["files_max_age_hours"]),
+        },
         "timeouts": {f"{part}_seconds": int(options["timeout_seconds"]) for part in (DATABASE, FILES, "proof")},
     }
     settings = Settings.parse(document, key)
@@ -91,8 +97,7 @@ def _directories(settings: Settings) -> list[Data]:
     for target in settings.targets:
         if target.type == LOCAL:
             found.append({"path": target.path, "mode": "0711"})
-            if FILES in target.jobs:
-                found.append({"path": f"{target.path}/files", "mode": "0700"})
+            found += [{"path": f"{target.path}/{PLACES[job]}", "mode": "0700"} for job in settings.jobs() if job in target.jobs and job != DATABASE]
             if DATABASE in target.jobs and settings.archive is not None:
                 found.append({"path": f"{target.path}/postgresql", "owner": "postgres", "group": "postgres", "mode": "0750"})
     return found
@@ -106,7 +111,7 @@ def _targets(given: t.Sequence[Data], wrong: list[str]) -> list[Data]:
         where = f"backup_targets[{index}]"
         kind = entry["type"]
         target = {**{key: value for key, value in entry.items() if value not in (None, "")}, "path": str(entry.get("path") or "")}
-        target["jobs"] = list(entry.get("jobs") or ([FILES] if kind == SSH else JOBS))
+        target["jobs"] = list(entry.get("jobs") or ([FILES, APART] if kind == SSH else JOBS))
         if not _NAME.fullmatch(entry["name"]) or entry["name"] in [known["name"] for known in found]:
             wrong.append(f"{where}.name '{entry['name']}' is taken, or no name of small letters, digits and dashes")
         wrong += [f"{where}.{key} is needed for type {kind}" for key in _NEEDED[kind] if not entry.get(key)]
@@ -166,7 +171,7 @@ def _archive(options: Data, wrong: list[str]) -> Data | None:
         return None
     if not re.fullmatch(r"[0-9]{2}", str(cluster["version"])) or not re.fullmatch(r"[A-Za-z0-9_]+", str(cluster.get("cluster") or "main")):
         wrong.append(f"backup_postgresql '{cluster['version']}/{cluster.get('cluster')}' is no cluster")
-    if not any(DATABASE in (target.get("jobs") or ([FILES] if target["type"] == SSH else JOBS)) for target in options.get("targets") or []):
+    if not any(DATABASE in (target.get("jobs") or ([FILES, APART] if target["type"] == SSH else JOBS)) for target in options.get("targets") or []):
         return None
     name = str(cluster.get("cluster") or "main")
     return {

@@ -17,7 +17,7 @@ import re
 import time
 import typing as t
 
-from . import backup_compare, backup_proof_files
+from . import backup_boot, backup_compare, backup_proof_files
 from .app import Log
 from .backup_report import Report
 from .backup_settings import DATABASE, GAP, Settings, Target
@@ -34,6 +34,9 @@ COUNTERS_SECONDS = 12
 
 #: Repositories behind a network are looked through whole up to this size; a local one always is.
 VERIFY_BYTES = 4 << 30
+
+#: How long to wait for a backup that is under way before what looks damaged is looked at again.
+QUIET_SECONDS = 900
 
 SOCKET = "/var/run/postgresql"
 SEGMENT = re.compile(r"\b([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}")
@@ -106,7 +109,8 @@ def _point(settings: Settings, world: World, live: Live, target: Target, report:
 
     :raises AnchorageError: when it does not get there.
     """
-    name = f"anchorage-proof-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(world.now()))}"
+    # Recovery ends at the first one of a name, so no two may be called the same, whatever the clock does.
+    name = f"anchorage-proof-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(world.now()))}-{world.monotonic() * 1000:.0f}"
     behind = live.execute("SELECT round(extract(epoch FROM now() - last_archived_time)) FROM pg_stat_archiver")
     report.facts["archived_seconds_ago"] = int(behind) if behind else None
     segment = live.execute("SELECT pg_walfile_name(pg_create_restore_point(:'name'))", name=name)
@@ -136,7 +140,7 @@ def _database(settings: Settings, world: World, target: Target, report: Report) 
     limit = float(settings.timeouts["proof_seconds"])
     live = Live(world, archive.port)
     sights: dict[str, Sight] = {}
-    point = None
+    point, need = None, 0
     with Scratch(world, archive.version, cluster=archive.cluster, patience=limit) as scratch:
         known = backups(world, settings, target)
         if _answers(live):
@@ -145,6 +149,7 @@ def _database(settings: Settings, world: World, target: Target, report: Report) 
                 ways = backup_compare.ways(database)
                 before = backup_compare.counted(database)
                 sights[name] = Sight(ways, before, backup_compare.look(database, ways, seconds=limit)[0])
+            need = int(live.execute("SELECT sum(pg_database_size(oid)) FROM pg_database"))
             point = _point(settings, world, live, target, report)
             report.say(f"the live cluster was looked at, and marked with {point}")
         else:
@@ -153,22 +158,25 @@ def _database(settings: Settings, world: World, target: Target, report: Report) 
         second = {name: backup_compare.look(Live(world, archive.port, name), sight.ways, seconds=limit)[0] for name, sight in sights.items()}
         after = {name: backup_compare.counted(Live(world, archive.port, name)) for name in sights}
         looked = world.monotonic()
-        chosen, ended = _restored(settings, world, target, scratch, report, point, limit)
+        chosen, ended = _restored(settings, world, target, scratch, report, point, need, limit)
         report.facts["backup"] = chosen["label"]
         if point is None:
             _reaches(known, ended, report, world.now())
         expected = {database.name for database in settings.databases if database.method == "archive" and database.url is None}
         _compared(world, archive.port, scratch, sights, second, after, looked, expected, report, limit)
         _checked(world, scratch, report, limit)
+        booted(settings, world, scratch, expected, report)
         size = scratch.psql("postgres", "SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'")
     _looked_through(settings, world, target, known, int(size), report, limit)
 
 
-def _restored(settings: Settings, world: World, target: Target, scratch: Scratch, report: Report, point: str | None, limit: float) -> tuple[Data, Recovered]:
+def _restored(
+    settings: Settings, world: World, target: Target, scratch: Scratch, report: Report, point: str | None, need: int, limit: float
+) -> tuple[Data, Recovered]:
     """Restore and start. An error says as well whether WAL was given up."""
     began = world.monotonic()
     try:
-        chosen = scratch.restore(settings, target, name=point, seconds=limit)
+        chosen = scratch.restore(settings, target, name=point, need_bytes=need, seconds=limit)
         ended = scratch.start(limit)
     except AnchorageError as error:
         given_up = (world.read(GAP) or b"").decode(errors="replace").split()
@@ -220,7 +228,8 @@ def _compared(
             report.wrong(f"the database {name} is not in the restored cluster")
     for name in there:
         database = scratch.database(name)
-        ways = {**backup_compare.ways(database), **(sights[name].ways if name in sights else {})}
+        known = sights[name].ways if name in sights else {}
+        ways = {table: known.get(table, way) for table, way in backup_compare.ways(database).items()}
         copy, failed = backup_compare.look(database, ways, seconds=limit)
         told: Data = {"tables": len(copy), "rows": sum(one.rows for one in copy.values()), "sampled": sum(len(one.sample) for one in copy.values())}
         facts[name] = told
@@ -240,6 +249,19 @@ def _compared(
         for table, cause in sorted(found.wrong.items()):
             report.wrong(f"table {table} of {name}: {cause}")
         report.say(f"{name}: {told['tables']} tables with {told['rows']} rows; {len(found.equal)} equal to the row, {len(found.moving)} in motion")
+
+
+def booted(settings: Settings, world: World, scratch: Scratch, databases: t.Collection[str], report: Report) -> None:
+    """Start the apps that the settings name against their restored databases."""
+    wanted = [database.app for database in settings.databases if database.name in databases and database.app in (settings.proof.get("boot") or [])]
+    for name in sorted(set(wanted)):
+        try:
+            found = backup_boot.boot(world, scratch, name)
+        except AnchorageError as error:
+            report.wrong(f"{name} does not start on the restored data: {error.message}")
+            continue
+        report.facts.setdefault("booted", {})[name] = found
+        report.say(f"{name}: {found['skipped']}, so it was not started" if "skipped" in found else f"{name} runs on the restored data ({found['seconds']} s)")
 
 
 def _mark(database: Database) -> str | None:
@@ -307,18 +329,36 @@ def _looked_through(settings: Settings, world: World, target: Target, known: Dat
     else:
         segments = ["".join(found.groups()) for found in SEGMENT.finditer(listed.stdout)]
         gone = missing(segments, size, first=known["backup"][0]["archive"]["start"])
-        report.facts["segments"] = len(segments)
-        if gone:
+        report.facts.update(segments=len(segments), gaps=gone[:20])
+        newest = max((entry["archive"]["start"] for entry in known["backup"] if entry.get("type") == "full"), default="")
+        if any(name[8:] >= newest[8:] for name in gone):
             report.wrong(f"{len(gone)} segments of WAL are missing at {target.name}, so no moment between is to be had: {', '.join(gone[:5])}")
+        elif gone:
+            # It was told when it happened, and a full backup has been taken since; it stays so until that time is too old to be kept.
+            report.say(f"{len(gone)} segments of WAL before the newest full backup are missing, so no moment between is to be had: {', '.join(gone[:5])}")
     weight = sum(int(entry["info"]["repository"].get("delta") or 0) for entry in known["backup"])
     if target.away and weight > VERIFY_BYTES:
         report.facts["verified"] = f"not the whole repository: {weight >> 20} MiB behind a network"
         return
+    found = _verify(settings, world, target, limit)
+    if found:
+        # Perhaps a backup that was under way removed something old meanwhile.
+        _quiet(settings, world, target)
+        found = _verify(settings, world, target, limit)
+    if found:
+        report.wrong(f"files at {target.name} are damaged: {'; '.join(found[:3])}")
+    report.facts["verified"] = "damaged" if found else "clean"
+
+
+def _verify(settings: Settings, world: World, target: Target, limit: float) -> list[str]:
     done = pgbackrest(world, settings, target, "--output=text", "verify", seconds=limit)
     if done.rc != 0:
-        report.wrong(f"the repository {target.name} could not be looked through: {complaint(done)}")
-        return
-    found = complaints(done.stdout)
-    if found or "status: error" in done.stdout:
-        report.wrong(f"files at {target.name} are damaged: {'; '.join(found[:3]) or 'pgbackrest verify says so'}")
-    report.facts["verified"] = "damaged" if found else "clean"
+        return [f"pgBackRest said: {complaint(done)}"]
+    return complaints(done.stdout) or (["pgbackrest verify says so"] if "status: error" in done.stdout else [])
+
+
+def _quiet(settings: Settings, world: World, target: Target) -> None:
+    """Wait until no backup is under way, for a while."""
+    end = world.monotonic() + QUIET_SECONDS
+    while backups(world, settings, target)["status"].get("lock", {}).get("backup", {}).get("held") and world.monotonic() < end:
+        world.sleep(5)

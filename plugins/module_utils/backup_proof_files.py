@@ -21,6 +21,7 @@ import typing as t
 from .backup_report import Report
 from .backup_settings import DIRECTORY, DUMP, FILES, Settings, Target
 from .database import first_line
+from .encoders import sql_literal
 from .errors import AnchorageError
 from .room import Amount, Full, mount_point, supply
 from .scratch_cluster import ENVIRONMENT, Scratch, ScratchDatabase
@@ -32,6 +33,9 @@ SERVERS = "/usr/lib/postgresql"
 
 #: A repository is read whole up to this size, and else a part of it of this size, another one each time.
 READ_BYTES = {True: 2 << 30, False: 64 << 30}
+
+#: How long to wait for somebody who works on the repository before what looks damaged is looked at again.
+QUIET_SECONDS = 900
 
 #: Files outside the stage that are brought back, and how much in all.
 SAMPLE_FILES, SAMPLE_BYTES = 60, 64 << 20
@@ -130,8 +134,22 @@ def _read(settings: Settings, world: World, target: Target, report: Report, limi
     words = f"--read-data-subset={READ_BYTES[target.away] >> 20}M" if part else "--read-data"
     done = restic(settings, world, target, "check", words, seconds=limit)
     if done.rc != 0:
+        # Without a lock, a run that removes what is old looks like damage while it lasts.
+        _quiet(settings, world, target)
+        done = restic(settings, world, target, "check", words, seconds=limit)
+    if done.rc != 0:
         report.wrong(f"the repository {target.name} is damaged: restic said: {complaint(done)}")
     report.facts.update(read="part" if part else "whole", read_bytes=min(size, READ_BYTES[target.away]))
+
+
+def _quiet(settings: Settings, world: World, target: Target) -> None:
+    """Wait until nobody works on the repository, for a while."""
+    end = world.monotonic() + QUIET_SECONDS
+    while world.monotonic() < end:
+        done = restic(settings, world, target, "list", "locks", seconds=120)
+        if done.rc != 0 or not done.stdout.strip():
+            return
+        world.sleep(5)
 
 
 def _listed(settings: Settings, world: World, target: Target, snapshot: str, limit: float) -> dict[str, Data]:
@@ -343,6 +361,6 @@ def _loaded(world: World, scratch: Scratch, name: str, path: str, wanted: Data, 
 def _counted(database: ScratchDatabase) -> dict[str, int]:
     """Return the rows of each table."""
     tables = database.rows(f"{NAMES} AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'")
-    script = "".join(f"SELECT json_build_array('{row['name'].replace(chr(39), chr(39) * 2)}', count(*)) FROM {row['quoted']};\n" for row in tables)
+    script = "".join(f"SELECT json_build_array({sql_literal(row['name'])}, count(*)) FROM {row['quoted']};\n" for row in tables)
     text = database.execute(script, timeout=3600) if tables else ""
     return dict(json.loads(line) for line in text.splitlines())

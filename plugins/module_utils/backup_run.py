@@ -15,7 +15,7 @@ import json
 import socket
 import typing as t
 
-from . import backup_dump, backup_results
+from . import backup_apart, backup_dump, backup_results
 from .app import Log
 from .backup_settings import DATABASE, DIRECTORY, DUMP, FILES, GAP, Settings, Target
 from .database import first_line
@@ -68,13 +68,17 @@ def lock(world: World, job: str, *, seconds: float = 0) -> t.Iterator[None]:
         yield
 
 
-def run(settings: Settings, world: World, log: Log, job: str, *, full: bool = False) -> Data:
-    """Run a job to all of its targets, and write down how it ended. Returns what was written."""
+def run(settings: Settings, world: World, log: Log, job: str, *, full: bool = False, anew: bool = False) -> Data:
+    """Run a job to all of its targets, and write down how it ended. Returns what was written.
+
+    :arg full: a full backup of the cluster, whatever there is.
+    :arg anew: whether a repository may be made where there was one at the last run.
+    """
     with lock(world, job):
-        return _run(settings, world, log, job, full=full)
+        return _run(settings, world, log, job, full=full, anew=anew)
 
 
-def _run(settings: Settings, world: World, log: Log, job: str, *, full: bool) -> Data:
+def _run(settings: Settings, world: World, log: Log, job: str, *, full: bool, anew: bool) -> Data:
     began = world.now()
     before = backup_results.read(world, job)
     backup_results.begin(world, job)
@@ -86,13 +90,19 @@ def _run(settings: Settings, world: World, log: Log, job: str, *, full: bool) ->
     try:
         if job == DATABASE:
             for target in settings.for_job(job):
-                targets[target.name] = _guarded(log, target, lambda target=target: _database(settings, world, log, target, full=full, expire=not doubted))
+                known = _was_there(before, target) and not anew
+                targets[target.name] = _guarded(
+                    log, target, lambda target=target, known=known: _database(settings, world, log, target, known=known, full=full, expire=not doubted)
+                )
             _close_gap(world, log, began, targets)
         else:
-            with _staged(settings, world, log) as (staged, problem):
-                for target in settings.for_job(job):
+            with (_staged if job == FILES else backup_apart.at_rest)(settings, world, log) as (staged, problem):
+                for target in settings.for_job(job) if staged else []:
+                    known = _was_there(before, target) and not anew
                     targets[target.name] = _guarded(
-                        log, target, lambda target=target: _files(settings, world, log, target, staged, None if doubted else before)
+                        log,
+                        target,
+                        lambda target=target, known=known: _files(settings, world, log, job, target, staged, None if doubted else before, known=known),
                     )
     except AnchorageError as error:
         problem = error.message
@@ -111,6 +121,20 @@ def _guarded(log: Log, target: Target, save: t.Callable[[], Data]) -> Data:
     except AnchorageError as error:
         log.say(f"{target.name}: {error.text()}")
         return {"ok": False, "cause": error.message}
+
+
+def _was_there(before: Data, target: Target) -> bool:
+    """Tell whether a target had a repository when this job ran last."""
+    return bool(((before.get("targets") or {}).get(target.name) or {}).get("last_good"))
+
+
+def _gone(target: Target, job: str) -> AnchorageError:
+    """Return the refusal to begin anew where something has been lost."""
+    return AnchorageError(
+        f"The repository at {target.name}, which was there before, is gone",
+        what=f"backup of {job}",
+        next_step=f"Mount or mend the target. If all that was there is lost for good: anchorage backup run --anew {job}.",
+    )
 
 
 def doubtful_clock(before: Data, now: float, synchronised: t.Callable[[], bool]) -> bool:
@@ -173,10 +197,12 @@ def gap(world: World) -> float | None:
     return max((float(words[0]) for words in lines if words and words[0].isdigit()), default=None)
 
 
-def _database(settings: Settings, world: World, log: Log, target: Target, *, full: bool, expire: bool) -> Data:
+def _database(settings: Settings, world: World, log: Log, target: Target, *, known: bool, full: bool, expire: bool) -> Data:
     limit = float(settings.timeouts["database_seconds"])
     found = info(settings, world, target)
     if not found.get("db"):
+        if known:
+            raise _gone(target, DATABASE)
         created = create(settings, world)
         found = info(settings, world, target)
         if not found.get("db"):
@@ -185,8 +211,8 @@ def _database(settings: Settings, world: World, log: Log, target: Target, *, ful
     wanted = "full" if full else kind(found, now=world.now(), full_days=settings.full_days, gap=gap(world))
     # What is old is removed afterwards, and by a clock that can be right.
     _must(postgres(settings, world, target, f"--type={wanted}", "--no-expire-auto", "backup", timeout=limit), target)
-    known = {one["label"] for one in found.get("backup", [])}
-    fresh = [one for one in info(settings, world, target)["backup"] if one["label"] not in known and not one.get("error")]
+    labels = {one["label"] for one in found.get("backup", [])}
+    fresh = [one for one in info(settings, world, target)["backup"] if one["label"] not in labels and not one.get("error")]
     if not fresh:
         raise AnchorageError(f"pgBackRest said that it was done, but {target.name} has no new backup without an error.", what="backup of the database")
     newest = fresh[-1]
@@ -273,60 +299,62 @@ def _staged(settings: Settings, world: World, log: Log) -> t.Iterator[tuple[list
         world.remove_tree(STAGE)
 
 
-def restic(settings: Settings, world: World, target: Target, *words: str, timeout: float) -> Completed:
+def restic(settings: Settings, world: World, target: Target, *words: str, timeout: float, job: str = FILES) -> Completed:
     """Run restic against a target."""
-    argv, environment = settings.restic(target)
+    argv, environment = settings.restic(target, job)
     return world.run([*argv, *words], env=environment, timeout=timeout, cwd="/")
 
 
-def _files(settings: Settings, world: World, log: Log, target: Target, paths: list[str], before: Data | None) -> Data:
+def _files(settings: Settings, world: World, log: Log, job: str, target: Target, paths: list[str], before: Data | None, *, known: bool) -> Data:
     """Save to one target; without what was C(before) nothing old is removed."""
     limit = float(settings.timeouts["files_seconds"])
-    _open(settings, world, log, target)
-    argv = ["backup", "--json", f"--tag={FILES}", f"--host={socket.gethostname()}", "--exclude-caches"]
-    argv += [f"--exclude={pattern}" for pattern in settings.excludes]
-    done = restic(settings, world, target, *argv, "--", *paths, timeout=limit)
+    _open(settings, world, log, job, target, known=known)
+    argv = ["backup", "--json", f"--tag={job}", f"--host={socket.gethostname()}", "--exclude-caches"]
+    argv += [f"--exclude={pattern}" for pattern in settings.excludes if job == FILES]
+    done = restic(settings, world, target, *argv, "--", *paths, timeout=limit, job=job)
     summary = _summary(done.stdout)
     if done.rc == PARTIAL and summary:
-        raise AnchorageError(f"Some files could not be read for {target.name}: {restic_said(done)}.", what="backup of files")
+        raise AnchorageError(f"Some files could not be read for {target.name}: {restic_said(done)}.", what=f"backup of {job}")
     if done.rc != 0 or not summary:
         cause = f"it took more than {limit:g} s" if done.rc == 124 else restic_said(done)
         raise AnchorageError(
-            f"restic failed at {target.name}: {cause}.", what="backup of files", next_step=f"Mend the cause, then anchorage backup run {FILES}."
+            f"restic failed at {target.name}: {cause}.", what=f"backup of {job}", next_step=f"Mend the cause, then anchorage backup run {job}."
         )
     size = int(summary["total_bytes_processed"])
     log.say(f"{target.name}: snapshot {summary['snapshot_id'][:8]}, {size / 1048576:.1f} MiB, {summary['data_added'] / 1048576:.1f} MiB of it new")
     told = {"backup": summary["snapshot_id"], "bytes": size, "added": int(summary["data_added"])}
-    return {**told, **({} if before is None or target.append_only else _tidy(settings, world, target, before, limit))}
+    return {**told, **({} if before is None or target.append_only else _tidy(settings, world, job, target, before, limit))}
 
 
-def _tidy(settings: Settings, world: World, target: Target, before: Data, limit: float) -> Data:
+def _tidy(settings: Settings, world: World, job: str, target: Target, before: Data, limit: float) -> Data:
     """Remove what is older than the retention."""
     pruned = float(((before.get("targets") or {}).get(target.name) or {}).get("pruned") or 0)
     prune = not 0 <= world.now() - pruned < PRUNED_EVERY
     keep = ["--keep-last=1", "--keep-within-hourly=2d", f"--keep-within-daily={settings.retention_days}d"]
-    words = ["forget", f"--tag={FILES}", f"--host={socket.gethostname()}", "--group-by=host,tags", *keep, *(["--prune"] if prune else [])]
-    done = restic(settings, world, target, *words, timeout=limit)
+    words = ["forget", f"--tag={job}", f"--host={socket.gethostname()}", "--group-by=host,tags", *keep, *(["--prune"] if prune else [])]
+    done = restic(settings, world, target, *words, timeout=limit, job=job)
     if done.rc != 0:
-        raise AnchorageError(f"What is old could not be removed at {target.name}: {restic_said(done)}.", what="backup of files")
+        raise AnchorageError(f"What is old could not be removed at {target.name}: {restic_said(done)}.", what=f"backup of {job}")
     return {"pruned": world.now() if prune else pruned}
 
 
-def _open(settings: Settings, world: World, log: Log, target: Target) -> None:
-    """See that there is a repository which this host's key opens; make it where there is none. Locks of the dead are removed."""
-    done = restic(settings, world, target, "cat", "config", timeout=120)
+def _open(settings: Settings, world: World, log: Log, job: str, target: Target, *, known: bool) -> None:
+    """See that there is a repository which this host's key opens; make it where there never was one. Locks of the dead are removed."""
+    done = restic(settings, world, target, "cat", "config", timeout=120, job=job)
     if done.rc != 0 and (done.rc == NO_REPOSITORY or "Is there a repository at the following location" in done.stderr):
-        done = restic(settings, world, target, "init", timeout=120)
+        if known:
+            raise _gone(target, job)
+        done = restic(settings, world, target, "init", timeout=120, job=job)
         if done.rc == 0:
             log.say(f"{target.name}: a new repository")
     if done.rc != 0:
         cause = "this host's key does not open it" if "wrong password or no key found" in done.stderr else restic_said(done)
         raise AnchorageError(
             f"The repository at {target.name} cannot be used: {cause}.",
-            what="backup of files",
+            what=f"backup of {job}",
             next_step="Look at the target; where it belongs to a host before this one, give its key as backup_key.",
         )
-    restic(settings, world, target, "unlock", timeout=120)
+    restic(settings, world, target, "unlock", timeout=120, job=job)
 
 
 def _summary(output: str) -> Data:

@@ -29,14 +29,14 @@ SPOOL = "/var/spool/pgbackrest"
 #: Where the archiver writes down a segment that it had to give up.
 GAP = f"{SPOOL}/gap"
 
-DATABASE, FILES = "database", "files"
-JOBS = (DATABASE, FILES)
+DATABASE, FILES, APART = "database", "files", "apart"
+JOBS = (DATABASE, FILES, APART)
 LOCAL, S3, SSH = "local", "s3", "ssh"
 ARCHIVE, DUMP = "archive", "dump"
 SCHEMA = 1
 
 #: The directory of each tool's repository at a target.
-PLACES = {DATABASE: "postgresql", FILES: "files"}
+PLACES = {DATABASE: "postgresql", FILES: "files", APART: "apart"}
 
 Data = dict[str, t.Any]
 
@@ -132,6 +132,14 @@ class Redis:
 
 
 @dataclasses.dataclass(frozen=True)
+class Project:
+    """A Compose project of this host with volumes that are saved apart."""
+
+    name: str
+    directory: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What is backed up on this host."""
 
@@ -139,6 +147,7 @@ class Settings:
     archive: Archive | None
     databases: tuple[Database, ...]
     redis: tuple[Redis, ...]
+    apart: tuple[Project, ...]
     paths: tuple[str, ...]
     excludes: tuple[str, ...]
     retention_days: int
@@ -158,6 +167,7 @@ class Settings:
             archive=Archive(**archive) if archive else None,
             databases=tuple(Database(**database) for database in data["databases"]),
             redis=tuple(Redis(**redis) for redis in data["redis"]),
+            apart=tuple(Project(**project) for project in data.get("apart") or ()),
             paths=tuple(data["paths"]),
             excludes=tuple(data.get("excludes") or ()),
             retention_days=int(data["retention_days"]),
@@ -170,7 +180,7 @@ class Settings:
 
     def jobs(self) -> list[str]:
         """Return the jobs that this host has, in the order in which they are run."""
-        wanted = {DATABASE: self.archive is not None, FILES: True}
+        wanted = {DATABASE: self.archive is not None, FILES: True, APART: bool(self.apart)}
         return [job for job in JOBS if wanted[job] and self.for_job(job)]
 
     def for_job(self, job: str) -> list[Target]:
@@ -201,9 +211,9 @@ class Settings:
         assert self.archive is not None
         return ["pgbackrest", f"--stanza={self.archive.stanza}", f"--repo={self.pgbackrest_repo(target)}", *words]
 
-    def restic(self, target: Target) -> tuple[list[str], dict[str, str]]:
+    def restic(self, target: Target, job: str = FILES) -> tuple[list[str], dict[str, str]]:
         """Return how restic is called for a target: the first words of the command line, and its whole environment."""
-        words = ["restic", f"--repo={repository(target)}", f"--cache-dir={CACHE}"]
+        words = ["restic", f"--repo={repository(target, job)}", f"--cache-dir={CACHE}"]
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": "/root",
@@ -224,9 +234,9 @@ class Settings:
         return DATABASE not in target.jobs
 
 
-def repository(target: Target) -> str:
-    """Return what restic calls the repository at a target."""
-    place = PLACES[FILES]
+def repository(target: Target, job: str = FILES) -> str:
+    """Return what restic calls the repository of a job at a target."""
+    place = PLACES[job]
     if target.type == S3:
         return f"s3:{target.endpoint.rstrip('/')}/{'/'.join(part for part in (target.bucket, target.path.strip('/'), place) if part)}"
     if target.type == SSH:

@@ -197,6 +197,17 @@ def backup_redis(contract: Data, host: str) -> list[Data]:
     return [{"name": f"{app['name']}-jobs", "app": app["name"]} for app in _apps(contract) if _lives_on(app["redis"], host) and app["redis"]["jobs"]]
 
 
+def backup_apart(contract: Data, host: str) -> list[Data]:
+    """Return the projects of this host whose volumes hold money, and are saved apart from the shop."""
+    return [
+        {"name": components.project_name(app["name"], name), "directory": f"/etc/anchorage/compose/{components.project_name(app['name'], name)}"}
+        for app in _apps(contract)
+        if host in app["hosts"]
+        for name in app["components"]
+        if name == "btcpay"
+    ]
+
+
 def backup_paths(contract: Data, host: str) -> list[str]:
     """Return what this host saves of files: secrets, certificates and journals, and of each app what outlives a release and how each release was made."""
     found = ["/etc/anchorage", "/etc/letsencrypt", "/etc/nginx/tls", "/var/lib/anchorage"]

@@ -83,6 +83,7 @@ def refuse(app: App, release: str, found: list[dict[str, t.Any]]) -> AnchorageEr
         f"code only, if you know that the old code gets along: anchorage rollback {app.name} --to {release} --code-only",
         "a migration that undoes it, deployed as a new release",
         f"the data back to {point['path']}, which loses all that was written in the {minutes:.0f} minutes since"
+        f" (the first way, then anchorage restore {app.name} --point {first['id']} --plan, which counts it)"
         if point
         else f"the data back from a backup taken before, which loses all that was written in the {minutes:.0f} minutes since",
     ]

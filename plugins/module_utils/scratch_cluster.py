@@ -49,8 +49,8 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 #: What it may take of the memory; its caches come on top, and the kernel takes those back.
 MEMORY_MB = 1024
 
-#: Its own WAL while it recovers, and what it writes besides the data.
-SPARE_BYTES = 768 * MIB
+#: Its own WAL while it recovers, what it writes besides the data, and room that stays for the live server.
+SPARE_BYTES = 1024 * MIB
 
 #: A unit that everybody forgot ends by itself.
 LIFETIME_SECONDS = 86400
@@ -94,8 +94,9 @@ CONFIGURATION = {
 SINCE = {17: {"event_triggers": "off"}}
 
 ACCESS = """\
-local  all  all                peer map=scratch
-host   all  all  127.0.0.1/32  scram-sha-256
+local  all  postgres                peer map=scratch
+local  all  all                     scram-sha-256
+host   all  all       127.0.0.1/32  scram-sha-256
 """
 IDENTITIES = """\
 scratch  root      postgres
@@ -170,8 +171,10 @@ def configuration(version: str, *, directory: str, port: int | None, preload: st
     return "".join(f"{name} = {postgresql_setting(value)}\n" for name, value in sorted(chosen.items()))
 
 
-def own_unit(world: World) -> str | None:
+def caller(world: World) -> str | None:
     """Return the unit of this collection that this runs in; None in a shell."""
+    if os.environ.get(UNIT):
+        return os.environ[UNIT]
     found = re.search(r"/(anchorage-[^/\s]+\.service)(?:/|$)", (world.read("/proc/self/cgroup") or b"").decode(), re.MULTILINE)
     return found.group(1) if found else None
 
@@ -179,7 +182,7 @@ def own_unit(world: World) -> str | None:
 def last_words(log: str) -> str:
     """Return why a server did not come up, from its log: its own last complaint, and that of pgBackRest where WAL could not be had."""
     own = [found.group(1) for line in log.splitlines() if (found := _WORSE.match(line)) and not _EARLY.search(line)]
-    fetched = [found.group(1) for line in log.splitlines() if (found := _ARCHIVE.search(line))]
+    fetched = [reason(log[found.start(1) :]) for found in _ARCHIVE.finditer(log)]
     said = [own[-1]] if own else []
     said += [f"pgBackRest said: {fetched[-1]}"] if fetched else []
     if said:
@@ -209,9 +212,9 @@ def complaint(done: Completed) -> str:
     return "it took too long" if done.rc == 124 else f"{first_line(done.stderr or done.stdout)[:400]} (code {done.rc})"
 
 
-def pgbackrest(world: World, settings: Settings, target: Target, *words: str, seconds: float = 600) -> Completed:
-    """Run pgBackRest for one target, as postgres and behind everybody else."""
-    return world.run(["nice", "-n", "10", *settings.pgbackrest(target, *words)], env=ENVIRONMENT, cwd="/", user=USER, timeout=seconds)
+def pgbackrest(world: World, settings: Settings, target: Target, *words: str, seconds: float = 600, urgent: bool = False) -> Completed:
+    """Run pgBackRest for one target, as postgres, and behind everybody else where it is not urgent."""
+    return world.run([*([] if urgent else ["nice", "-n", "10"]), *settings.pgbackrest(target, *words)], env=ENVIRONMENT, cwd="/", user=USER, timeout=seconds)
 
 
 def backups(world: World, settings: Settings, target: Target) -> Data:
@@ -272,10 +275,19 @@ class Scratch:
     :arg cluster: name of the live cluster, of which the libraries to preload are asked.
     :arg memory_mb: what its unit may take.
     :arg patience: seconds to wait for another caller who uses the directory.
+    :arg urgent: whether it is as important as everybody else, as where a shop waits for its data.
     """
 
     def __init__(
-        self, world: World, version: str, directory: str = DIRECTORY, *, cluster: str = "main", memory_mb: int = MEMORY_MB, patience: float = 0
+        self,
+        world: World,
+        version: str,
+        directory: str = DIRECTORY,
+        *,
+        cluster: str = "main",
+        memory_mb: int = MEMORY_MB,
+        patience: float = 0,
+        urgent: bool = False,
     ) -> None:
         self.world = world
         self.version = str(version)
@@ -283,6 +295,7 @@ class Scratch:
         self.cluster = cluster
         self.memory_mb = memory_mb
         self.patience = patience
+        self.urgent = urgent
         self.port: int | None = None
         self.programs = PROGRAMS.format(version=self.version)
         self.unit = f"anchorage-{os.path.basename(self.directory)}-postgresql.service"
@@ -328,6 +341,7 @@ class Scratch:
         time: datetime.datetime | str | None = None,
         backup: str | None = None,
         name: str | None = None,
+        need_bytes: int = 0,
         seconds: float = 14400,
     ) -> Data:
         """Fill it by pgBackRest; how far it recovers is decided here, and happens in start().
@@ -338,6 +352,7 @@ class Scratch:
         :arg time: end at this moment.
         :arg backup: from this backup (its label); without C(time) and C(name) end where the backup ended.
         :arg name: end at this named restore point.
+        :arg need_bytes: what it takes at its end, where that is known: WAL may make more of it than the backup had.
         :returns: the backup's entry of C(pgbackrest info); of the newest one where pgBackRest chooses itself.
         :raises AnchorageError: with what pgBackRest said.
         """
@@ -347,9 +362,9 @@ class Scratch:
         if backup and chosen["label"] != backup:
             labels = ", ".join(entry["label"] for entry in known[-10:])
             raise AnchorageError(f"The repository {target.name} has no backup '{backup}'; there is: {labels}.", what="pgbackrest restore")
-        self._require(max(entry["info"]["size"] for entry in known))
+        self._require(max(need_bytes, *(entry["info"]["size"] for entry in known)))
         words = [f"--pg1-path={self.data}", "--archive-mode=off", f"--tablespace-map-all={self.directory}/tablespaces", *options, "restore"]
-        done = pgbackrest(self.world, settings, target, *words, seconds=seconds)
+        done = pgbackrest(self.world, settings, target, *words, seconds=seconds, urgent=self.urgent)
         if done.rc != 0:
             raise AnchorageError(f"The backup at {target.name} could not be restored: pgBackRest said: {complaint(done)}", what="pgbackrest restore")
         return t.cast("Data", chosen)
@@ -510,8 +525,8 @@ class Scratch:
 
     def _unit(self) -> list[str]:
         # It ends with its caller. Not After=, for which a caller of type oneshot would have to end first.
-        caller = os.environ.get(UNIT) or own_unit(self.world)
-        bound = [f"--property=BindsTo={caller}"] if caller else []
+        holder = caller(self.world)
+        bound = [f"--property=BindsTo={holder}"] if holder else []
         # What pgBackRest is told when the server fetches WAL: it may write nowhere but here.
         told = {"ARCHIVE_ASYNC": "n", "LOCK_PATH": "/tmp", "LOG_LEVEL_CONSOLE": "warn", "LOG_LEVEL_FILE": "off"}
         return [
@@ -527,9 +542,7 @@ class Scratch:
             f"--property=StandardError=append:{self.log}",
             "--property=WorkingDirectory=/",
             "--property=UMask=0077",
-            "--property=Nice=10",
-            "--property=CPUWeight=20",
-            "--property=IOWeight=20",
+            *([] if self.urgent else ["--property=Nice=10", "--property=CPUWeight=20", "--property=IOWeight=20"]),
             f"--property=MemoryMax={self.memory_mb}M",
             "--property=OOMPolicy=stop",
             # Where memory runs out, it is the first to go, and not the live server.

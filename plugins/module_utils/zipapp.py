@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import typing as t
 import zipfile
@@ -12,100 +13,28 @@ import zipfile
 ROOT = "anchorage_engine"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
-#: The modules of the engine. They import the standard library and each other only.
-MEMBERS = (
-    "admin_user",
-    "app",
-    "app_health",
-    "backup_command",
-    "backup_compare",
-    "backup_dump",
-    "backup_gate",
-    "backup_list",
-    "backup_probe",
-    "backup_proof",
-    "backup_proof_files",
-    "backup_proofs",
-    "backup_report",
-    "backup_results",
-    "backup_run",
-    "backup_settings",
-    "catalog",
-    "certificates",
-    "command",
-    "compose_probe",
-    "compose_project",
-    "compose_runtime",
-    "database",
-    "dead_man",
-    "diagnosis",
-    "dockerfile",
-    "drain",
-    "encoders",
-    "engine",
-    "errors",
-    "forecast",
-    "golive",
-    "health",
-    "health_notice",
-    "hold",
-    "host_manifest",
-    "host_probe",
-    "host_state_tree",
-    "http_probe",
-    "image_build",
-    "image_context",
-    "journal",
-    "layout",
-    "local_cluster",
-    "lock_waits",
-    "masking",
-    "memory",
-    "migration_lock",
-    "migrations",
-    "pm2",
-    "pm2_runtime",
-    "postgresql_objects",
-    "postgresql_probe",
-    "postgresql_scram",
-    "preview",
-    "prober",
-    "processes",
-    "pruning",
-    "recovery",
-    "redis_probe",
-    "refusals",
-    "rehearsal",
-    "release_plan",
-    "restore",
-    "restore_apps",
-    "restore_cluster",
-    "restore_command",
-    "restore_compare",
-    "restore_database",
-    "restore_files",
-    "restore_journal",
-    "restore_plan",
-    "restore_point",
-    "restore_source",
-    "rollback",
-    "room",
-    "runtime",
-    "runtimes",
-    "scratch_cluster",
-    "sessions",
-    "slots",
-    "soak",
-    "step_activate",
-    "step_migrate",
-    "step_stage",
-    "tls_probe",
-    "tree_build",
-    "worker_probe",
-    "world",
-)
+#: The module that the command begins with. Whatever it imports, and what that imports, is the engine.
+FIRST = "command"
 
 MAIN = f"import sys\n\nfrom {ROOT}.command import main\n\nsys.exit(main())\n"
+
+
+def members(read: t.Callable[[str], bytes]) -> dict[str, bytes]:
+    """Return the modules of the engine by name: the first one, and all that are imported from there on. They import the standard library and each other only.
+
+    :arg read: returns a module's source by its name.
+    """
+    found: dict[str, bytes] = {}
+    wanted = [FIRST]
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        found[name] = read(name)
+        for node in ast.walk(ast.parse(found[name])):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                wanted += [node.module] if node.module else [alias.name for alias in node.names]
+    return found
 
 
 def build(read: t.Callable[[str], bytes]) -> bytes:
@@ -114,8 +43,7 @@ def build(read: t.Callable[[str], bytes]) -> bytes:
     :arg read: returns a module's source by its name.
     """
     files = {"__main__.py": MAIN.encode(), f"{ROOT}/__init__.py": b""}
-    for member in MEMBERS:
-        files[f"{ROOT}/{member}.py"] = read(member)
+    files.update({f"{ROOT}/{name}.py": source for name, source in members(read).items()})
     buffer = io.BytesIO()
     buffer.write(b"#!/usr/bin/python3 -I\n")
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:

@@ -15,13 +15,17 @@ function redis(told) {
   const url = new URL(process.env.REDIS_URL);
   const socket = net.connect(Number(url.port), url.hostname);
   let said = '';
-  socket.setTimeout(2000, () => socket.destroy(new Error('timeout')));
+  socket.setTimeout(5000, () => socket.destroy(new Error('timeout')));
   socket.on('data', (data) => {
     said += data;
     if (said.split('\r\n').length > 2) socket.end();
   });
-  socket.on('error', () => {});
-  socket.on('close', () => told(said.endsWith('+PONG\r\n') ? 'ok' : 'failed'));
+  socket.on('error', (error) => console.error(`error: Redis: ${error.message}`));
+  socket.on('close', () => {
+    const good = said.endsWith('+PONG\r\n');
+    if (!good) console.error(`error: Redis said ${JSON.stringify(said)}`);
+    told(good ? 'ok' : 'failed');
+  });
   socket.write(`AUTH ${decodeURIComponent(url.username)} ${decodeURIComponent(url.password)}\r\nPING\r\n`);
 }
 

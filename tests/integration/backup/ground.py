@@ -38,7 +38,7 @@ install -d -o postgres -g postgres -m 0750 /var/spool/pgbackrest
 cat > /etc/anchorage/backup.json <<J
 {"schema": 1, "targets": [{"name": "local", "type": "local", "path": "%(repositories)s", "jobs": ["database", "files"]},
   {"name": "vault", "type": "local", "path": "%(repositories)s", "jobs": ["files"]}],
- "archive": {"version": "$V", "cluster": "main", "port": 5432, "stanza": "main", "archive_timeout_seconds": 60},
+ "archive": {"version": "$V", "cluster": "main", "port": 5432, "stanza": "main"},
  "databases": [{"name": "shop", "app": "shop", "owner": "shop", "method": "archive", "url": null}], "redis": [{"name": "shop-jobs", "app": "shop"}],
  "paths": ["/etc/anchorage", "/srv/shop/shared"], "retention_days": 30, "proof": {"max_age_days": 8, "deploys": "warn", "boot": []},
  "timeouts": {"database_seconds": 600, "files_seconds": 600, "proof_seconds": 300}}

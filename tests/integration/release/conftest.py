@@ -30,6 +30,8 @@ import yaml
 
 from ansible_collections.anchorage.vps.tests.lab import images
 
+from .watch import Watch
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STUB = ROOT / "tests" / "apps" / "stub"
 CALLBACKS = ROOT / "tests" / "plugins" / "callback"
@@ -398,10 +400,16 @@ class Serving(t.NamedTuple):
 
 @dataclasses.dataclass
 class Shop:
-    """A provisioned host and the contract that it follows."""
+    """A provisioned host and the contract that it follows.
+
+    :arg said: what its provisioning said, at its most talkative.
+    :arg provisioning: what others could see of processes meanwhile.
+    """
 
     host: Host
     apps: Apps
+    said: str = ""
+    provisioning: Watch | None = None
 
 
 @pytest.fixture(scope="session")
@@ -416,8 +424,9 @@ def vps(tmp_path_factory) -> t.Iterator[Shop]:
         host.command("stand-ins", LAB, HOST)
     apps = Apps(ROOT / ".cache" / "lab" / LAB / "hosts.yml", tmp_path_factory.mktemp("contract"))
     apps.app("alpha")
-    apps.run("site")
-    yield Shop(host, apps)
+    with Watch(host) as watch:
+        said = apps.run("site", "-vvv", "--diff").output
+    yield Shop(host, apps, said, watch)
     if not os.environ.get("KEEP_LAB"):
         host.command("down", LAB)
 
@@ -430,4 +439,4 @@ def shop(vps) -> Shop:
     except (AssertionError, OSError):
         vps.apps.copy().run("site")
         vps.host.serving().check()
-    return Shop(vps.host, vps.apps.copy())
+    return dataclasses.replace(vps, apps=vps.apps.copy())

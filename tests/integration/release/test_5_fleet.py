@@ -13,6 +13,7 @@ import pytest
 
 from .conftest import HOST, ROOT, Apps, Host, Shop
 from .conftest import LAB as RELEASE_LAB
+from .test_9_rotation import SECRETS, check_refused, customers, in_processes, kept, opened, sealed
 
 pytestmark = pytest.mark.fault
 
@@ -95,3 +96,29 @@ def test_a_release_that_fails_on_the_first_host_never_reaches_the_second(fleet):
     assert (after["live"], after["slot"], after["since"]) == (second["live"], second["slot"], second["since"])
     (live,) = fleet.live("alpha")
     assert live == second["live"]
+
+
+def test_secrets_are_rotated_on_all_hosts_together(fleet):
+    fleet.apps.app("alpha", pulses=True)
+    fleet.apps.apps["alpha"]["secrets"] = SECRETS
+    fleet.apps.write()
+    fleet.apps.run("site")
+    secrets, old = kept(fleet.first), fleet.live("alpha")
+    refused = fleet.apps.run("rotate_secrets", "-e", "app=alpha", "--limit", HOST, rc=None)
+    assert f"{SECOND} is not in this run. Run it without --limit." in " ".join(refused.output.split())
+    assert kept(fleet.first) == secrets and fleet.live("alpha") == old
+
+    record = sealed(fleet.first, "kept for years")
+    with customers(fleet.first):
+        fleet.apps.run("rotate_secrets", "-e", "app=alpha")
+    (live,) = fleet.live("alpha")
+    assert {live} != old and fleet.first.runs(live) == 1
+    check_refused(fleet.first, secrets[0], login="alpha-b")
+    now, _state = kept(fleet.first)
+    assert now["database_password"] in in_processes(fleet.second) and secrets[0]["database_password"] not in in_processes(fleet.second)
+    address = f"host={fleet.first.facts['lab_address']} sslmode=require dbname=alpha"
+    for user, password, says in (("alpha-b", now["database_password"], "alpha"), ("alpha", secrets[0]["database_password"], "is not permitted to log in")):
+        said = fleet.second.shell(f"PGPASSWORD={password} psql -XAtq '{address} user={user}' -c 'SELECT current_user' 2>&1 || true")
+        assert says in said
+    assert {opened(fleet.first, record) for _number in range(10)} == {"kept for years"}
+    assert fleet.apps.run("site").changed == 0

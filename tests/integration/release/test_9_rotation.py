@@ -125,9 +125,10 @@ def check_refused(host, old, *, login):
 
 
 def owners(host):
-    """Return who owns what is in the database."""
-    query = "SELECT DISTINCT pg_get_userbyid(relowner) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname IN ('public', 'anchorage')"
-    return host.sql(query)
+    """Return who owns what is in the database, but for what extensions brought."""
+    of_extensions = "SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e'"
+    tables = "pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname IN ('public', 'anchorage')"
+    return host.sql(f"SELECT DISTINCT pg_get_userbyid(relowner) FROM {tables} AND NOT EXISTS ({of_extensions})")
 
 
 def login_of(state):

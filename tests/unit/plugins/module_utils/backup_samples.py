@@ -30,13 +30,14 @@ DOCUMENT: dict[str, t.Any] = {
     "targets": [LOCAL],
     "archive": {"version": "17", "cluster": "main", "port": 5432, "stanza": "main"},
     "databases": [{"name": "shop", "method": "archive", "app": "shop", "owner": "shop"}],
+    "apart": [],
     "redis": [{"name": "shop-jobs", "app": "shop"}],
     "paths": ["/etc/anchorage", "/srv/shop/shared"],
     "excludes": ["/var/lib/anchorage/backup"],
     "retention_days": 30,
     "full_days": 7,
     "proof": {"max_age_days": 9, "deploys": "warn"},
-    "ages": {"database_hours": 26, "files_hours": 3},
+    "ages": {"database_hours": 26, "files_hours": 3, "apart_hours": 26},
     "timeouts": {"database_seconds": 14400, "files_seconds": 7200, "proof_seconds": 14400},
 }
 

@@ -40,6 +40,10 @@ def test_small_tables_are_looked_at_whole_and_large_ones_in_part():
     assert way(0, 0) == Way(1, None)
     assert way(1000, 100_000) == Way(1, None)
     assert way(50_000, 100_000) == Way(50, None)
+    # One that nobody has counted yet must not send all of its rows.
+    assert way(0, 1 << 30) == Way(16778, None)
+    assert way(10, 1 << 30) == Way(1074, None)
+    assert way(0, 32768) == Way(1, None)
     part = way(100e6, LARGE_BYTES * 20)
     assert part.percent == 5.0 and part.every == 5000
 

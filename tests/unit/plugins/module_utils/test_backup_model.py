@@ -45,7 +45,7 @@ def test_with_its_defaults_a_host_saves_its_cluster_and_its_files_on_itself():
 def test_what_it_writes_is_what_the_host_reads():
     found = model(options(postgresql=CLUSTER, databases=[SHOP], targets=[LOCAL, OFFSITE, VAULT]))
     read = Settings.parse(found["document"], SECRET)
-    assert [target.name for target in read.targets] == ["local", "offsite", "vault"] and read.proof == {"max_age_days": 9.0, "deploys": "warn"}
+    assert [target.name for target in read.targets] == ["local", "offsite", "vault"] and read.proof == {"max_age_days": 9.0, "deploys": "warn", "boot": []}
     assert found["away"] and found["ssh"] and found["known_hosts"] == "x\n"
 
 
@@ -73,6 +73,14 @@ def test_the_key_is_in_no_backup():
 def test_a_given_key_beats_the_kept_one_in_check_mode():
     assert "k" * 40 in model(options(key="k" * 40, postgresql=CLUSTER))["pgbackrest"]
     assert "unknown-until-first-run" in model(options(kept_key="", postgresql=CLUSTER))["pgbackrest"]
+
+
+def test_what_holds_money_has_a_place_of_its_own():
+    found = model(options(apart=[{"name": "shop-btcpay", "directory": "/etc/anchorage/compose/shop-btcpay"}]))
+    assert found["jobs"] == ["files", "apart"] and {"path": "/var/backups/anchorage/apart", "mode": "0700"} in found["directories"]
+    assert "no target of backup_targets has the job apart, which saves shop-btcpay" in refused(
+        apart=[{"name": "shop-btcpay", "directory": "/x"}], targets=[{**LOCAL, "jobs": ["files"]}]
+    )
 
 
 @pytest.mark.parametrize(

@@ -50,11 +50,15 @@ class Host(FakeWorld):
         self.rows = {"live": [3, 3], "copy": [3]}
         self.segments = [*SEGMENTS]
         self.arrives = True
-        self.verified = VERIFIED
+        self.verified = [VERIFIED]
         self.amcheck = Completed(0, "", "")
         self.databases = ["postgres", "shop"]
         self.inserted = [0]
-        self.listing = Completed(0, "", "")
+        self.full = 0
+        self.busy = []
+
+    def status(self):
+        return {"code": 0, "lock": {"backup": {"held": self.busy.pop(0) if self.busy else False}}}
 
     def row(self):
         counter = self.inserted.pop(0) if len(self.inserted) > 1 else self.inserted[0]
@@ -68,13 +72,14 @@ class Host(FakeWorld):
                 return Completed(2, "", "connection refused")
             return Completed(0, f"{self.psql(sql, where, call['env']['PGDATABASE'])}\n", "")
         if "info" in words:
-            known = {"label": LABEL, "info": {"size": 1, "repository": {"delta": 1 << 20}}, "archive": {"start": SEGMENTS[0]}}
+            known = {"label": LABEL, "type": "full", "info": {"size": 1, "repository": {"delta": 1 << 20}}, "archive": {"start": SEGMENTS[self.full]}}
             archive = [{"id": "17-1", "min": self.segments[0], "max": self.segments[-1]}]
-            return Completed(0, json.dumps([{"name": "main", "status": {"code": 0}, "repo": [], "backup": [known], "archive": archive}]), "")
+            old = {**known, "archive": {"start": SEGMENTS[0]}}
+            return Completed(0, json.dumps([{"name": "main", "status": self.status(), "repo": [], "backup": [old, known], "archive": archive}]), "")
         if "repo-ls" in words:
             return Completed(0, "\n".join(f"17-1/{name[:16]}/{name}-{DIGEST}.zst" for name in self.segments), "")
         if "verify" in words:
-            return Completed(0, self.verified, "")
+            return Completed(0, self.verified.pop(0) if len(self.verified) > 1 else self.verified[0], "")
         if any(word.endswith("pg_amcheck") for word in words):
             return self.amcheck
         return Completed(0, "", "")
@@ -82,6 +87,8 @@ class Host(FakeWorld):
     def psql(self, sql, where, database):
         if "pg_is_in_recovery" in sql:
             return "f"
+        if "pg_database_size" in sql:
+            return "4711"
         if "FROM pg_database" in sql:
             return json.dumps(self.databases if where == "copy" else [{"name": name} for name in ("postgres", "shop")])
         if "pg_create_restore_point" in sql:
@@ -120,8 +127,8 @@ class Copy:
     def __exit__(self, *_error):
         self.log.append("removed")
 
-    def restore(self, settings, target, *, name, seconds):
-        self.wanted = name
+    def restore(self, settings, target, *, name, need_bytes, seconds):
+        self.wanted, self.need = name, need_bytes
         if Copy.error:
             raise AnchorageError(Copy.error)
         return {"label": LABEL}
@@ -162,6 +169,7 @@ def test_a_good_backup_is_restored_to_a_point_that_was_just_set(host):
     assert found["ok"] is True and found["cause"] == ""
     assert found["finished"] == host.now()
     what = found["what"]
+    assert Copy.last.need == 4711
     assert Copy.last.wanted.startswith("anchorage-proof-") and Copy.last.log == ["removed"]
     assert what["backup"] == LABEL and what["compared"] is True and what["archived_seconds_ago"] == 42
     assert what["databases"]["shop"] == {"tables": 1, "rows": 3, "sampled": 0, "equal": 1, "moving": [], "skipped": []}
@@ -231,9 +239,25 @@ def test_wal_that_is_missing_in_between_is_named(host):
     assert "1 segments of WAL are missing at local, so no moment between is to be had: 000000010000000000000003" in prove(host)["cause"]
 
 
+def test_a_gap_that_a_full_backup_has_closed_is_told_and_no_alarm(host):
+    del host.segments[1]
+    host.full = 2
+    found = prove(host)
+    assert found["ok"], found["cause"]
+    assert found["what"]["gaps"] == ["000000010000000000000003"]
+
+
 def test_a_repository_that_is_damaged_elsewhere_is_found(host):
-    host.verified = INVALID
+    host.verified = [INVALID]
     assert "files at local are damaged: archiveId: 17-1: 1 checksum invalid; backup: 20261130-051454F: 2 missing, 1 checksum invalid" in prove(host)["cause"]
+
+
+def test_what_a_backup_under_way_removes_is_no_alarm(host):
+    host.verified = [INVALID, VERIFIED]
+    host.busy = [False, False, True, True]
+    found = prove(host)
+    assert found["ok"], found["cause"]
+    assert not host.busy and host.slept.count(5) >= 1
 
 
 def test_what_nobody_foresaw_is_a_result_too(host):

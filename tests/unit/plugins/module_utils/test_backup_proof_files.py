@@ -154,6 +154,25 @@ def test_the_target_is_read_without_a_lock_and_without_the_cache(host):
     assert KEY not in str(host.ran)
 
 
+def test_what_somebody_removes_meanwhile_is_no_alarm(host):
+    answers = [Completed(1, "", "Fatal: repository contains errors\n"), Completed(0, "", "")]
+    locks = ["abc\n", ""]
+    run = host.run
+
+    def answer(argv, **options):
+        if "check" in argv:
+            return answers.pop(0)
+        if "locks" in argv:
+            return Completed(0, locks.pop(0), "")
+        return run(argv, **options)
+
+    slept = []
+    host.run, host.sleep = answer, slept.append
+    found = prove(host)
+    assert found["ok"], found["cause"]
+    assert slept == [5] and not answers and not locks
+
+
 def test_a_large_repository_behind_a_network_is_read_in_part(host):
     host.size = 100 << 30
     assert prove(host)["what"]["read"] == "part"

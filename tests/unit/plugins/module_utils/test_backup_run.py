@@ -159,6 +159,20 @@ def test_what_cannot_be_dumped_is_told_and_the_rest_is_saved(host, log, tmp_path
     assert found["targets"]["local"]["ok"] and host.saved
 
 
+@pytest.mark.parametrize("job", [DATABASE, FILES])
+def test_a_repository_that_was_there_and_is_gone_is_not_made_again_unasked(host, log, tmp_path, job):
+    """An empty mount point would take its place, and nobody would miss what was there."""
+    told = []
+    assert run(settings(tmp_path), host, log, job)["ok"]
+    host.repositories.clear()
+    host.stanza, host.backups = False, []
+    host.ran.clear()
+    found = run(settings(tmp_path), host, Log(told.append), job)
+    assert found["cause"] == "local: The repository at local, which was there before, is gone" and any(f"run --anew {job}" in line for line in told)
+    assert not any("init" in words or "stanza-create" in words for words in (call["argv"] for call in host.ran))
+    assert run(settings(tmp_path), host, log, job, anew=True)["ok"]
+
+
 def test_a_repository_that_is_not_there_is_made_and_one_of_another_key_is_not(host, log, tmp_path):
     assert run(settings(tmp_path), host, log, FILES)["ok"] and sum("init" in words for words in host.words("restic")) == 1
     assert run(settings(tmp_path), host, log, FILES)["ok"] and sum("init" in words for words in host.words("restic")) == 1

@@ -418,3 +418,8 @@ def test_each_role_takes_what_it_is_given(contract):
 
 def test_an_app_without_components_is_told_of_none():
     assert document_of(resolved({"shop": DOCKED}))["components"] == []
+
+
+def test_what_holds_money_is_saved_apart(contract):
+    assert views.backup_apart(contract, "vps") == [{"name": "shop-btcpay", "directory": "/etc/anchorage/compose/shop-btcpay"}]
+    assert views.backup_apart(contract_of(s3={}), "vps") == [] and views.backup_apart(contract, "elsewhere") == []

@@ -269,7 +269,7 @@ def test_a_password_file_refuses_a_field_by_its_name(field, value):
 # ---- nobody has an encoder of his own
 
 #: What one would be made of. Probes that encode the path of a request, and what masks logs in every notation there is, do not write a sink.
-OWN = re.compile(r"shlex\.(quote|join)|parse\.quote|import quote|replace\(\"'\", |replace\('\"', |replace\(\"\\\\\\\\\", |replace\(\"\\$\", ")
+OWN = re.compile(r"chr\(39\)|shlex\.(quote|join)|parse\.quote|import quote|replace\(\"'\", |replace\('\"', |replace\(\"\\\\\\\\\", |replace\(\"\\$\", ")
 ELSEWHERE = {"encoders.py", "masking.py", "http_probe.py", "worker_probe.py"}
 
 

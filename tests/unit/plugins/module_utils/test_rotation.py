@@ -89,15 +89,15 @@ def test_where_nothing_can_be_rotated_each_reason_is_told():
 # ---------------------------------------------------------------------------------------------- the row of states
 
 
-def begun(*wanted, values=KEPT, state=None):
+def begun(*wanted, values=None, state=None):
     numbers = itertools.count(2)
     chosen = rotation.select("shop", rotation.choices(APP), wanted)
-    return rotation.begin(values, state or {}, chosen, now=100.0, name="one", make=lambda length: f"new{next(numbers)}-{length}")
+    return rotation.begin(KEPT if values is None else values, state or {}, chosen, now=100.0, name="one", make=lambda length: f"new{next(numbers)}-{length}")
 
 
-def look(state, values=KEPT, contract=CONTRACT, host="vps"):
+def look(state, values=None, contract=None, host="vps"):
     """Return what services and releases are told in a state."""
-    secrets = {"shop": rotation.in_force(values, state)}
+    secrets, contract = {"shop": rotation.in_force(values or KEPT, state)}, contract or CONTRACT
     document = views.release_documents(contract, secrets, host)[0]
     (database,) = views.postgresql_databases(contract, secrets, contract["apps"]["shop"]["database"]["host"])
     redis = views.redis_instances(contract, secrets, contract["apps"]["shop"]["redis"]["host"])

@@ -43,11 +43,11 @@ class Server(FakeWorld):
         return Completed(2, "", f"{self.says}\n")
 
 
-def proven(world, former=FORMER, live="r2"):
-    return rotation_proof.prove(world, DOCUMENT, former, live)
+def proven(world, former=None, live="r2"):
+    return rotation_proof.prove(world, DOCUMENT, former or FORMER, live)
 
 
-def wrong(world, former=FORMER, live="r2"):
+def wrong(world, former=None, live="r2"):
     with pytest.raises(AnchorageError) as caught:
         proven(world, former, live)
     assert OLD not in caught.value.text() and NEW not in caught.value.text()

@@ -16,14 +16,15 @@ from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings impo
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.room import Amount, Full
 from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster import (
+    DAMAGED,
     MARKER,
     Recovered,
     Scratch,
     backups,
+    caller,
     complaint,
     configuration,
     last_words,
-    own_unit,
     recovered,
     recovery_options,
     recovery_settings,
@@ -55,10 +56,13 @@ LOG:  database system is ready to accept connections
 
 
 FETCHED = """\
-2026-11-30 05:15:30.1 P00  ERROR: [029]: raised from local-1 protocol: invalid checksum
+2026-11-30 05:15:30.1 P00  ERROR: [029]: unable to get 000000010000000000000032:
+                                    ChecksumError: invalid checksum
 FATAL:  recovery ended before configured recovery target was reached
 FATAL:  the database system is shutting down
 """
+
+EARLY = "recovery ended before configured recovery target was reached"
 
 GARBAGE = (
     "[FormatError] unable to load info file '/a' or '/a.copy':\nFormatError: key/value found outside of section at line 1: `\x01\x02\nFormatError: x\nHINT: y"
@@ -178,7 +182,7 @@ def test_a_port_is_of_this_machine_only():
         (RESTORED + "FATAL:  recovery ended before configured recovery target was reached\n", "recovery ended before configured recovery target was reached"),
         (
             FETCHED,
-            "recovery ended before configured recovery target was reached; pgBackRest said: [029]: raised from local-1 protocol: invalid checksum",
+            f"{EARLY}; pgBackRest said: [029]: unable to get 000000010000000000000032: ChecksumError: invalid checksum ({DAMAGED})",
         ),
         ("LOG:  starting\nPANIC:  could not locate a valid checkpoint record\n", "could not locate a valid checkpoint record"),
         ("FATAL:  the database system is starting up\nLOG:  redo in progress\n", "LOG:  redo in progress"),
@@ -346,7 +350,15 @@ def test_it_starts_in_a_unit_that_is_bounded_and_sees_no_live_data(host, scratch
     ],
 )
 def test_it_ends_with_the_unit_that_it_was_started_from(text, unit):
-    assert own_unit(FakeWorld({"/proc/self/cgroup": text})) == unit
+    assert caller(FakeWorld({"/proc/self/cgroup": text})) == unit
+
+
+def test_where_a_shop_waits_it_does_not_stand_behind_everybody_else(host, settings, tmp_path):
+    with Scratch(host, "17", str(tmp_path / "backup" / "scratch"), urgent=True) as scratch:
+        scratch.restore(settings, settings.targets[0])
+        filled(scratch).start(60)
+    assert not any("Nice=" in word or "Weight=" in word for call in host.calls("systemd-run") for word in call.argv)
+    assert host.calls("restore")[0].argv[0] == "pgbackrest"
 
 
 def test_a_server_that_ends_is_told_at_once(host, scratch):
