@@ -78,7 +78,8 @@ def store(place):
         "vault",
         "mkdir -p /srv/s3 && cd /srv/s3 && openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout key.pem -out cert.pem -subj /CN=vault"
         f" -addext subjectAltName=DNS:vault,IP:{address} 2>/dev/null && mkdir -p data/backups"
-        " && systemd-run --quiet --unit=verify-s3 node /opt/node_modules/s3rver/bin/s3rver.js -d data -a 0.0.0.0 -p 9000 --key key.pem --cert cert.pem"
+        " && systemd-run --quiet --unit=verify-s3 --working-directory=/srv/s3 node /opt/node_modules/s3rver/bin/s3rver.js -d data -a 0.0.0.0 -p 9000"
+        " --key key.pem --cert cert.pem"
         " --no-vhost-buckets --configure-bucket backups",
     )
     certificate = place.shell("vault", "cat /srv/s3/cert.pem")

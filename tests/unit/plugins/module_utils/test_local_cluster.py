@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.anchorage.vps.plugins.module_utils import local_cluster
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import Settings
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.local_cluster import LocalCluster, literal, quoted, rights_sql, settings_sql
+from ansible_collections.anchorage.vps.plugins.module_utils.local_cluster import LocalCluster, rights_sql, settings_sql
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
 from .backup_samples import document
@@ -112,10 +112,6 @@ def test_rights_are_copied_and_where_there_are_none_to_copy_nobody_else_enters(s
     server.answers["aclexplode"] = ""
     cluster.copy_rights("shop", "shop_restored")
     assert 'REVOKE ALL ON DATABASE "shop_restored" FROM PUBLIC' in server.sql[-1]
-
-
-def test_names_and_values_are_quoted():
-    assert quoted('a"b') == '"a""b"' and literal("it's") == "'it''s'" and literal("a\\'b") == "E'a\\\\''b'"
 
 
 def test_remarks_are_attached_and_taken_away(server, cluster):
