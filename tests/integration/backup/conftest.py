@@ -11,7 +11,6 @@ import pytest
 
 from . import restoring
 
-
 #: What C(make test) runs of them: data come back to a second, with a whole cluster, and as files. That backups are made, proven, and found
 #: broken is in molecule/backup.
 SAMPLE = (
