@@ -105,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
     outcome = answer["outcome"]
     if options.json:
         say(json.dumps(outcome, indent=1, sort_keys=True))
+    elif outcome.get("finished_at") is None:
+        # One that was killed has no last word of its own.
+        say(outcome.get("text") or "")
     return 0 if outcome.get("ok") else 1
 
 

@@ -21,12 +21,16 @@ from .local_cluster import JOBS, LocalCluster
 from .restore_journal import DIRECTORY, RestoreJournal
 from .restore_plan import Chosen, Wish, ago, lost_rows, named, told
 from .restore_source import choose, fetch_file
+from .room import Amount, Full, mount_point, supply
 from .scratch_cluster import Recovered, Scratch
 from .world import World
 
 #: Where databases are recovered, one beside the other.
 SCRATCH = f"{DIRECTORY}/restore-"
 WORK = f"{DIRECTORY}/restore-work"
+
+#: Free space that the new database needs, as a share of what was recovered.
+ROOM = 1.1
 
 #: Said of a database that was filled, and holds what the backup holds.
 COMPLETE = "anchorage restore {id}: complete"
@@ -282,6 +286,7 @@ class DatabaseRestore:
         model = live or self._model(source)
         owner = live["owner"] if live else subject.wanted.owner or model["owner"]
         self.cluster.drop(subject.coming)
+        self._check_room(subject, source, dump)
         self.cluster.create_like(subject.coming, model, owner)
         self.cluster.copy_rights(subject.name, subject.coming)
         coming = self.cluster.database(subject.coming)
@@ -309,6 +314,21 @@ class DatabaseRestore:
         self.log.say(
             f"{subject.name}: made ready as {subject.coming} in {self.world.monotonic() - began:.0f} s: {len(counts)} tables, {rows} rows, all as in the backup"
         )
+
+    def _check_room(self, subject: Subject, source: Database, dump: str | None) -> None:
+        """What was recovered is written twice more: as a dump, and as the new database. Both stand beside the live one."""
+        size = int(source.execute("SELECT pg_database_size(current_database())"))
+        needs = {DIRECTORY: 0 if dump else size, self.cluster.data: int(size * ROOM)}
+        by_disk: dict[str, int] = {}
+        for path, need in needs.items():
+            by_disk[mount_point(path)] = by_disk.get(mount_point(path), 0) + need
+        for disk, need in by_disk.items():
+            if supply(disk).bytes < need:
+                raise Full(
+                    f"{subject.name} needs {Amount(need, None)} on {disk} beside what is there, and {Amount(supply(disk).bytes, None)} are free.",
+                    what="room on the disk",
+                    next_step="Make room (what earlier restores set aside: anchorage restore --list-aside), then run the restore again.",
+                )
 
     @staticmethod
     def _model(source: Database) -> Data:

@@ -9,10 +9,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import threading
 import time
 import typing as t
-import urllib.request
 
 from ansible_collections.anchorage.vps.tests.integration.release import conftest as release
 
@@ -93,7 +93,8 @@ def provisioned(directory: t.Any) -> t.Iterator[Ground]:
     if not os.environ.get("KEEP_LAB"):
         host.command("down", LAB)
     as_it_is = os.environ.get("KEEP_LAB") == "as-is"
-    host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
+    if not as_it_is:
+        host.command("up", LAB, f"--host={HOST}:trixie:app,database,cache,proxy")
     apps = release.Apps(ROOT / ".cache" / "lab" / LAB / "hosts.yml", directory)
     apps.app(APP)
     if not as_it_is:
@@ -105,41 +106,56 @@ def provisioned(directory: t.Any) -> t.Iterator[Ground]:
             host.command("down", LAB)
 
 
+#: Writes again and again over one connection that it keeps, as an app's pool does, and says of each write when its commit was acknowledged.
+WRITER = """
+import subprocess, sys, time
+number, prefix = 0, sys.argv[1]
+while True:
+    psql = subprocess.Popen(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h", "/var/run/postgresql", sys.argv[2]],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1)
+    try:
+        while True:
+            number += 1
+            psql.stdin.write(f"INSERT INTO stub_items (name) VALUES ('{prefix}-{number}');\\n\\\\echo {number}\\n")
+            psql.stdin.flush()
+            if psql.stdout.readline().strip() != str(number):
+                raise OSError
+            print(number, time.time(), flush=True)
+            time.sleep(0.02)
+    except OSError:
+        psql.kill()
+        psql.wait()
+        time.sleep(0.2)
+"""
+
+
 class Ledger(threading.Thread):
     """A customer who writes again and again, and keeps a ledger of what was acknowledged, and when."""
 
     def __init__(self, host: release.Host, prefix: str) -> None:
         super().__init__(daemon=True)
-        self.url = f"http://127.0.0.1:{host.facts['lab_ports']['80']}/items"
-        self.prefix = prefix
-        self.stop = threading.Event()
         self.acknowledged: list[tuple[int, float]] = []
-        self.refused = 0
         #: When the newest write was acknowledged.
         self.last = 0.0
+        argv = ["docker", "exec", "-i", host.facts["lab_container"], "timeout", "600", "python3", "-c", WRITER, prefix, APP]
+        self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self.prefix, self.host = prefix, host
 
     def run(self) -> None:
-        """Write until it is enough."""
-        number = 0
-        while not self.stop.is_set():
-            number += 1
-            request = urllib.request.Request(self.url, data=f"{self.prefix}-{number}".encode(), method="POST", headers={"Host": f"{APP}.localhost"})
-            try:
-                with urllib.request.urlopen(request, timeout=5) as answer:
-                    assert answer.status == 201
-                self.last = time.time()
-                self.acknowledged.append((number, self.last))
-            except Exception:
-                self.refused += 1
-            time.sleep(0.05)
+        """Write down what comes."""
+        for line in t.cast("t.IO[str]", self.process.stdout):
+            number, stamp = line.split()
+            self.last = float(stamp)
+            self.acknowledged.append((int(number), self.last))
 
     def __enter__(self) -> Ledger:
         self.start()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.stop.set()
-        self.join()
+        self.host.shell(f"pkill -f -- '{self.prefix}'", check=False)
+        self.process.wait(timeout=30)
+        self.join(timeout=30)
 
     def lost(self, kept: t.Collection[int]) -> list[tuple[int, float]]:
         """Return what was acknowledged and is not there."""

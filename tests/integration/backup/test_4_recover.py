@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import subprocess
 import time
 
 import pytest
 
 from ansible_collections.anchorage.vps.tests.integration.release import conftest as release
+from ansible_collections.anchorage.vps.tests.integration.release.trials import Results
 
 from . import restoring
 from .restoring import APP, ROOT
@@ -39,6 +41,9 @@ SIGNS = (
 )
 
 REDIS = "/usr/local/lib/anchorage/redis-instance alpha-jobs cli"
+
+
+RECOVERIES = Results(ROOT / "tests" / "results" / "recoveries.json", "An empty host takes the place of one that is lost")
 
 
 def facts(host: release.Host) -> dict:
@@ -129,6 +134,49 @@ def _said(process) -> str:
     process.log.flush()
     with open(process.log.name, encoding="utf-8", errors="replace") as stream:
         return stream.read()
+
+
+SHOP = {
+    "preset": "medusa",
+    "source": {"path": str(ROOT / "examples" / "medusa-shop")},
+    "domain": "shop.localhost",
+    "tls": {"mode": "off"},
+    "admin": {"email": "admin@example.com"},
+}
+LOOK = (pathlib.Path(__file__).parent / "inside_shop.py").read_text()
+
+
+@pytest.mark.fault
+def test_a_real_shop_is_back_within_a_quarter_of_an_hour(tmp_path):
+    """Checked by a login, by what the store shows, and by the rows of every table."""
+    hosts = [release.Host(f"{restoring.LAB}-shop-{which}", restoring.HOST) for which in ("lost", "new")]
+    for host in hosts:
+        if not os.environ.get("KEEP_LAB"):
+            host.command("down", host.lab)
+        host.command("up", host.lab, f"--host={host.name}:trixie:app,database,cache,proxy")
+    shops = [release.Apps(ROOT / ".cache" / "lab" / host.lab / "hosts.yml", tmp_path) for host in hosts]
+    for shop in shops:
+        shop.apps = {"shop": SHOP}
+        shop.write()
+    shops[0].run("site")
+    hosts[0].shell("python3 - fill", given=LOOK)
+    hosts[0].shell("anchorage backup run")
+    hosts[0].shell("cd / && runuser -u postgres -- psql -qc 'SELECT pg_switch_wal()' && sleep 3")
+    before, key = json.loads(hosts[0].shell("python3 -", given=LOOK)), hosts[0].shell("anchorage backup key").strip()
+    taken = ["docker", "exec", hosts[0].facts["lab_container"], "tar", "-C", "/", "-cf", "-", "var/backups/anchorage"]
+    disk = subprocess.run(taken, capture_output=True, check=True).stdout
+    subprocess.run(["docker", "exec", "-i", hosts[1].facts["lab_container"], "tar", "-C", "/", "--no-same-owner", "-xpf", "-"], input=disk, check=True)
+    began = time.monotonic()
+    shops[1].run("recover", "-e", f"backup_key={key}")
+    seconds = round(time.monotonic() - began, 1)
+    after = json.loads(hosts[1].shell("python3 -", given=LOOK))
+    causes = [] if after == before and before["products"] >= 15 else ["it has other data"]
+    causes += [f"it took {seconds} s"] if seconds > MOST_SECONDS else []
+    RECOVERIES.add("a real shop", causes, seconds=seconds, tables=len(after["rows"]), rows=sum(after["rows"].values()), products=after["products"])
+    assert not causes, causes
+    for host in hosts:
+        if not os.environ.get("KEEP_LAB"):
+            host.command("down", host.lab)
 
 
 def test_with_a_wrong_key_nothing_is_made_that_would_not_fit(lost, empty):

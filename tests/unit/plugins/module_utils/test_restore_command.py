@@ -56,7 +56,7 @@ def test_half_a_wish_is_refused(words, message):
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     asked = []
-    outcome = {"ok": True, "text": "Restored."}
+    outcome = {"ok": True, "text": "Restored.", "finished_at": NOW}
     answers = [{"running": True, "offset": 5, "lines": ["shop: one"]}, {"running": False, "offset": 9, "lines": ["shop: two"], "outcome": outcome}]
     monkeypatch.setattr(restore, "start", lambda world, wish, mode, owner: asked.append((wish, mode)) or {"log": "/log"})
     monkeypatch.setattr(restore, "follow", lambda world, log, offset, wait_seconds: asked.append((log, offset)) or answers.pop(0))
@@ -76,6 +76,13 @@ def test_how_it_ended_is_the_code_and_json_for_programs(host, capsys):
     outcome["ok"] = False
     assert restore_command.run(parse("shop", "--latest", "--json")) == 1
     assert json.loads(capsys.readouterr().out) == outcome
+
+
+def test_one_that_was_killed_is_told_although_it_could_not_say_so(host, capsys):
+    _asked, outcome = host
+    outcome.update(ok=False, finished_at=None, text="It was killed. Next: anchorage restore --resume")
+    assert restore_command.run(parse("shop", "--latest")) == 1
+    assert capsys.readouterr().out.endswith("It was killed. Next: anchorage restore --resume\n")
 
 
 def test_resuming_names_no_wish_and_following_starts_nothing(host):

@@ -13,6 +13,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings impo
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.restore_database import COMPLETE, DatabaseRestore
 from ansible_collections.anchorage.vps.plugins.module_utils.restore_plan import GO, TIME, Chosen, Wish
+from ansible_collections.anchorage.vps.plugins.module_utils.room import Full
 from ansible_collections.anchorage.vps.plugins.module_utils.scratch_cluster import Recovered
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
@@ -29,7 +30,7 @@ class Killed(BaseException):
 class Cluster:
     """A cluster whose databases are a dictionary: name → what the catalog says, and which rows are in it."""
 
-    version, cluster, unit = "17", "main", "postgresql@17-main.service"
+    version, cluster, unit, data = "17", "main", "postgresql@17-main.service", "/var/lib/postgresql/17/main"
 
     def __init__(self, **databases):
         self.all, self.calls, self.dies_at, self.up, self.tools = databases, [], 0, True, {}
@@ -120,9 +121,12 @@ class Scratch:
         return ["postgres", "shop"]
 
     def database(self, name):
-        return types.SimpleNamespace(name=name, environment={"PGDATABASE": name})
+        return types.SimpleNamespace(name=name, environment={"PGDATABASE": name}, execute=lambda sql: "1000")
 
-    initialise = psql = lambda self, *_args, **_more: None
+    def initialise(self, *_args, **_more):
+        return None
+
+    psql = initialise
 
 
 class Journal:
@@ -216,17 +220,14 @@ def test_killed_between_any_two_acts_the_next_run_finishes_it(made, dies_at):
     assert died or dies_at > 11, "the list of points has become too short"
 
 
-def test_a_database_that_is_missing_needs_no_word_and_leaves_nothing_aside(made):
+def test_a_database_that_is_missing_needs_no_word_and_leaves_nothing_aside(made, monkeypatch):
     made.cluster.all.clear()
     what = made.again()
     assert what.costs_data == []
-    source = types.SimpleNamespace(name="shop", environment={"PGDATABASE": "shop"}, rows=lambda sql: [{"owner": "shop", "coding": "UTF8"}])
-    Scratch.database = lambda self, name: source
-    try:
-        whole(made)
-    finally:
-        del Scratch.database
-        Scratch.database = lambda self, name: types.SimpleNamespace(name=name, environment={"PGDATABASE": name})
+    source = Scratch.database(None, "shop")
+    source.rows = lambda sql: [{"owner": "shop", "coding": "UTF8"}]
+    monkeypatch.setattr(Scratch, "database", lambda self, name: source)
+    whole(made)
     assert made.cluster.all["shop"]["rows"] == "restored" and made.journal.aside == []
 
 
@@ -238,6 +239,16 @@ def test_what_cannot_be_loaded_says_why_and_going_back_leaves_the_live_data(made
     assert "CREATE ROLE name NOLOGIN" in caught.value.next_step
     what.go_back()
     assert made.cluster.all == {"shop": LIVE} and made.journal.aside == []
+
+
+def test_without_room_for_both_nothing_is_created(made, monkeypatch):
+    monkeypatch.setattr(restore_database, "supply", lambda path: restore_database.Amount(2099, None))
+    monkeypatch.setattr(restore_database, "mount_point", lambda path: "/")
+    with pytest.raises(Full, match="shop needs 0.0 MiB on /"):
+        made.again().make_ready(lambda: None)
+    assert [call[0] for call in made.cluster.calls] == ["drop"]
+    monkeypatch.setattr(restore_database, "supply", lambda path: restore_database.Amount(2100, None))
+    made.again().make_ready(lambda: None)
 
 
 def test_going_back_lets_others_in_again(made):
