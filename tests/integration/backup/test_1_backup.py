@@ -110,7 +110,7 @@ def test_by_a_time_that_cannot_be_right_nothing_old_is_removed(backups, days):
 
 
 def test_a_database_goes_on_while_no_target_takes_its_wal_and_its_wal_stays_within_bounds(backups):
-    backups.shell("cd /usr/local/lib/anchorage && sed -i.good 's/-lt 4096/-lt 96/' pgbackrest-archive && grep -q 'lt 96' pgbackrest-archive")
+    backups.shell("cd /usr/local/lib/anchorage && sed -i.good 's/-ge 4096/-ge 96/' pgbackrest-archive && grep -q 'ge 96' pgbackrest-archive")
     backups.shell(f"mv {PLACE} {PLACE}.away")
     try:
         backups.ground.orders(10)
