@@ -10,6 +10,7 @@ import json
 import pytest
 
 from .ground import Ground, ground_fixture, host_fixture  # noqa: F401  # pylint: disable=unused-import
+
 #: An app in a few lines: it is well where it reaches what it may, and nothing that it may not.
 SERVER = """
 import http.server, os, socket, subprocess, urllib.parse
