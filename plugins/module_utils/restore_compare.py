@@ -53,13 +53,18 @@ def count(database: Database, *, seconds: float) -> dict[str, tuple[int, str]]:
     return fingerprints(database, tables(database), seconds=seconds)
 
 
-def compare(world: World, live: Database, restored: Database, *, seconds: float = 3600) -> list[Data]:
+def compare(world: World, live: Database, restored: Database, *, seconds: float = 3600, then: dict[str, tuple[int, str]] | None = None) -> list[Data]:
     """Return the tables that differ, each with its C(only_live), C(changed) and C(only_restored) rows.
+
+    :arg then: the fingerprints of what was restored, where they are known; they are written into it where they are not.
 
     C(state) is C(gone) for a table that only the backup has, C(new) for one that only the present data have.
     """
     here, there = tables(live), tables(restored)
-    now, then = fingerprints(live, here, seconds=seconds), fingerprints(restored, there, seconds=seconds)
+    then = {} if then is None else then
+    if not then:
+        then.update(fingerprints(restored, there, seconds=seconds))
+    now = fingerprints(live, here, seconds=seconds)
     found: list[Data] = []
     for name in sorted({*here, *there}):
         if name not in there:

@@ -69,6 +69,14 @@ def test_rows_that_only_one_side_has_and_rows_that_differ():
     assert (found["table"], found["only_live"], found["changed"], found["only_restored"]) == ("a", 1, 1, 1)
 
 
+def test_what_was_restored_is_read_once(monkeypatch):
+    sides, known, asked = (Side({"a": [(1, "x")]}), Side({"a": [(1, "x")]})), {}, []
+    real = compare.fingerprints
+    monkeypatch.setattr(compare, "fingerprints", lambda database, *args, **more: asked.append(database) or real(database, *args, **more))
+    assert compare.compare(World(*sides), *sides, then=known) == [] and compare.compare(World(*sides), *sides, then=known) == []
+    assert asked == [sides[1], sides[0], sides[0]] and known["a"][0] == 1
+
+
 def test_tables_that_only_one_side_has():
     found = differing({"late": [(1, "x"), (2, "x")]}, {"gone": [(1, "x")]})
     assert [(row["table"], row["state"], row["only_live"], row["only_restored"]) for row in found] == [("gone", "gone", 0, 1), ("late", "new", 2, 0)]
