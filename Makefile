@@ -49,6 +49,9 @@ faults: $(READY) ## the slow part of the fault tests, on hosts of its own (KEEP_
 releases: $(READY) ## the tests of releases alone, on a host of their own (RUNTIME=compose for an app in containers, KEEP_LAB=1, TEST_NAME=word)
 	@ANCHORAGE_RUNTIME=$(or $(RUNTIME),pm2) $(VENV)/bin/python -m pytest tests/integration/release -ra $(if $(TEST_NAME),-k $(TEST_NAME))
 
+backups: $(READY) ## all tests of backups, proofs, restores and recovery, on hosts of their own (KEEP_LAB=1, TEST_NAME=word)
+	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/backup -ra $(if $(TEST_NAME),-k $(TEST_NAME))
+
 components: $(READY) ## components as the contract renders them, through the real Compose and wired together with stand-ins on this machine
 	@ANCHORAGE_COMPONENTS=1 $(VENV)/bin/python -m pytest tests/integration/components -ra
 
@@ -102,4 +105,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases components crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases backups components crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv

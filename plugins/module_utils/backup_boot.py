@@ -224,7 +224,15 @@ class Cage:
         self.app.write_exec(path, argv=argv, cwd=running, env=self.environment, gid=pwd.getpwnam(self.app.user).pw_gid)
         try:
             limit = unit_limit(public.process.get("memory_mb"))
-            own = ["PrivateTmp=yes", f"StandardOutput=append:{self.log}", f"StandardError=append:{self.log}", *([f"MemoryMax={limit}M"] if limit else [])]
+            # A socket in the file system leads out of every network.
+            hidden = [f"InaccessiblePaths=-{path}" for path in ("/run/postgresql", "/run/redis", "/run/dbus", "/run/docker.sock", "/var/lib/redis")]
+            own = [
+                "PrivateTmp=yes",
+                *hidden,
+                f"StandardOutput=append:{self.log}",
+                f"StandardError=append:{self.log}",
+                *([f"MemoryMax={limit}M"] if limit else []),
+            ]
             self._run("", self.app.user, own, [COMMAND, "exec", path])
             self._prove(release, public)
         finally:

@@ -38,12 +38,11 @@ REDIS_CLI = "/usr/local/lib/anchorage/redis-instance"
 Data = dict[str, t.Any]
 
 
-def address(settings: Settings, database: Wanted) -> str:
+def address(database: Wanted) -> str:
     """Return how a database is reached from this host."""
     if database.url:
         return database.url
-    assert settings.archive is not None
-    return local_url(database.name, settings.archive.port)
+    return local_url(database.name, database.port)
 
 
 def _failed(database: Wanted, cause: str, next_step: str = "Mend the cause, then run anchorage backup run files.") -> AnchorageError:
@@ -57,7 +56,7 @@ def dump(settings: Settings, world: World, log: Log, database: Wanted, path: str
 
     :raises AnchorageError: when it cannot be had; the file is then not there.
     """
-    where = Database(world, address(settings, database))
+    where = Database(world, address(database))
     limit = float(settings.timeouts["files_seconds"])
     try:
         client, server = versions(where)

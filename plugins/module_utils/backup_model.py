@@ -25,6 +25,9 @@ EXCLUDES = (
     "/var/lib/anchorage/*/reserve*",
 )
 
+#: A file with the key, for the user who runs pgBackRest.
+PRIVATE = {"group": "postgres", "mode": "0640", "secret": True}
+
 UNKNOWN_KEY = "unknown-until-first-run"
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -37,7 +40,7 @@ Data = dict[str, t.Any]
 
 
 def model(options: Data) -> Data:
-    """Return C(document), C(pgbackrest) (empty where no cluster is archived), C(jobs), C(directories) and C(away).
+    """Return C(document), C(pgbackrest) (empty where no cluster is archived), C(wal_targets), C(wal_files), C(jobs), C(directories) and C(away).
 
     :arg options: the role's inputs without their prefix, and C(kept_key), the key that the host keeps.
     :raises AnchorageError: with every key that is wrong.
@@ -80,9 +83,14 @@ def model(options: Data) -> Data:
         "timeouts": {f"{part}_seconds": int(options["timeout_seconds"]) for part in (DATABASE, FILES, "proof")},
     }
     settings = Settings.parse(document, key)
+    wal = settings.for_job(DATABASE) if DATABASE in settings.jobs() else []
     return {
         "document": document,
         "pgbackrest": pgbackrest_configuration(settings) if DATABASE in settings.jobs() else "",
+        "wal_targets": [target.name for target in wal],
+        "wal_files": [
+            {"path": f"/etc/pgbackrest/anchorage-{target.name}.conf", "content": pgbackrest_configuration(settings, target), **PRIVATE} for target in wal
+        ],
         "jobs": settings.jobs(),
         "directories": _directories(settings),
         "away": any(target.away for target in settings.targets),
@@ -192,6 +200,7 @@ def _databases(options: Data, archive: Data | None, wrong: list[str]) -> list[Da
             wrong.append(f"backup_databases[{index}] needs url, or backup_postgresql.version for one of this host's own cluster")
         if not re.fullmatch(r"[^\x00-\x1f/]{1,63}", entry["name"]):
             wrong.append(f"backup_databases[{index}].name '{entry['name']}' is no name of a database")
+        own = {} if url else {"port": int((options.get("postgresql") or {}).get("port") or 5432)}
         method = ARCHIVE if archive is not None and not url else DUMP
-        found.append({"name": entry["name"], "method": method, "app": entry.get("app") or "", "owner": entry.get("owner") or "", "url": url})
+        found.append({"name": entry["name"], "method": method, "app": entry.get("app") or "", "owner": entry.get("owner") or "", "url": url, **own})
     return found

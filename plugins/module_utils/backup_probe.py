@@ -40,6 +40,8 @@ def judge_archive(world: World, archive: Archive) -> list[Check]:
     evidence = {"waiting": len(waiting), "oldest_seconds": age, "limit_seconds": PATIENCE}
     cause = f"WAL has not reached its target for {age / 60:.0f} min: {len(waiting)} segments ({len(waiting) * SEGMENT_MB} MB) wait in pg_wal"
     checks = [judge("archive", age <= PATIENCE, evidence=evidence, cause=cause, advice=f"journalctl -u {archive.unit}, /var/log/postgresql, and the target")]
+    for target in world.listdir(backup_settings.QUEUE):
+        checks.append(_queued(world, target))
     lost = backup_run.gap(world)
     if lost is not None:
         minutes = (world.now() - lost) / 60
@@ -48,6 +50,17 @@ def judge_archive(world: World, archive: Archive) -> list[Check]:
         )
         checks.append(Check("gap", FAIL, {"at": lost}, cause, f"the target, then anchorage backup run {DATABASE}"))
     return checks
+
+
+def _queued(world: World, target: str) -> Check:
+    """Judge the segments that wait for one target, while others have them."""
+    place = f"{backup_settings.QUEUE}/{target}"
+    waiting = world.listdir(place)
+    times = [found for found in (world.modified(f"{place}/{name}") for name in waiting) if found is not None]
+    age = round(world.now() - min(times)) if times else 0
+    evidence = {"waiting": len(waiting), "oldest_seconds": age, "limit_seconds": PATIENCE}
+    cause = f"WAL has not reached {target} for {age / 60:.0f} min: {len(waiting)} segments ({len(waiting) * SEGMENT_MB} MB) wait in {place}"
+    return judge(f"archive:{target}", age <= PATIENCE, evidence=evidence, cause=cause, advice="the target, and journalctl -u anchorage-backup-wal")
 
 
 def judge_clock(world: World, settings: Settings) -> list[Check]:

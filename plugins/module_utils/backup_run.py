@@ -224,8 +224,7 @@ def _database(settings: Settings, world: World, log: Log, target: Target, *, kno
 
 def create(settings: Settings, world: World) -> Completed:
     """Make the stanza where it is missing; pgBackRest does so for all repositories at once, and leaves those alone that have it."""
-    assert settings.archive is not None
-    return world.run(["pgbackrest", f"--stanza={settings.archive.stanza}", "stanza-create"], env=ENVIRONMENT, timeout=300, cwd="/", user="postgres")
+    return world.run(["pgbackrest", f"--stanza={settings.cluster.stanza}", "stanza-create"], env=ENVIRONMENT, timeout=300, cwd="/", user="postgres")
 
 
 def _must(done: Completed, target: Target) -> None:

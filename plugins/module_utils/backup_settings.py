@@ -28,6 +28,8 @@ PGBACKREST = "/etc/pgbackrest.conf"
 SPOOL = "/var/spool/pgbackrest"
 #: Where the archiver writes down a segment that it had to give up.
 GAP = f"{SPOOL}/gap"
+#: Where copies of segments wait for a target that could not take them, in a directory of its name.
+QUEUE = f"{SPOOL}/queue"
 
 DATABASE, FILES, APART = "database", "files", "apart"
 JOBS = (DATABASE, FILES, APART)
@@ -104,6 +106,7 @@ class Database:
     """A database that is backed up.
 
     :arg url: its address; None for one of the host's own cluster, which root enters as postgres.
+    :arg port: where that cluster listens.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Database:
     app: str = ""
     owner: str = ""
     url: str | None = None
+    port: int = 5432
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +182,16 @@ class Settings:
             key=key,
         )
 
+    @property
+    def cluster(self) -> Archive:
+        """The cluster whose WAL is archived.
+
+        :raises AnchorageError: when there is none.
+        """
+        if self.archive is None:
+            raise AnchorageError("No WAL is archived on this host.", next_step="Set backup_method: archive, and run provision.yml.")
+        return self.archive
+
     def jobs(self) -> list[str]:
         """Return the jobs that this host has, in the order in which they are run."""
         wanted = {DATABASE: self.archive is not None, FILES: True, APART: bool(self.apart)}
@@ -208,8 +222,7 @@ class Settings:
 
     def pgbackrest(self, target: Target, *words: str) -> list[str]:
         """Return a command line of pgBackRest about one target. It runs as postgres."""
-        assert self.archive is not None
-        return ["pgbackrest", f"--stanza={self.archive.stanza}", f"--repo={self.pgbackrest_repo(target)}", *words]
+        return ["pgbackrest", f"--stanza={self.cluster.stanza}", f"--repo={self.pgbackrest_repo(target)}", *words]
 
     def restic(self, target: Target, job: str = FILES) -> tuple[list[str], dict[str, str]]:
         """Return how restic is called for a target: the first words of the command line, and its whole environment."""
@@ -250,10 +263,13 @@ def ssh(target: Target) -> list[str]:
     return ["ssh", "-p", str(target.port), "-i", SSH_KEY, *[word for option in options for word in ("-o", option)], f"{target.user}@{target.host}"]
 
 
-def pgbackrest_configuration(settings: Settings) -> str:
-    """Return pgBackRest's configuration. It holds the key."""
+def pgbackrest_configuration(settings: Settings, only: Target | None = None) -> str:
+    """Return pgBackRest's configuration. It holds the key.
+
+    :arg only: the one target that it is to know, as its first; WAL is given to each target by itself.
+    """
     lines = ["# Managed by anchorage.vps.backup", "[global]"]
-    for number, target in enumerate(settings.for_job(DATABASE), start=1):
+    for number, target in enumerate([only] if only else settings.for_job(DATABASE), start=1):
         inside = "/".join(part for part in (target.path.strip("/"), PLACES[DATABASE]) if part)
         values: Data = {"path": f"/{inside}"}
         if target.type == S3:
@@ -286,6 +302,8 @@ def pgbackrest_configuration(settings: Settings) -> str:
         "start-fast=y",
         "compress-type=zst",
         "process-max=2",
+        # A target that is away is given up within a minute, and tried again.
+        "io-timeout=20",
         f"spool-path={SPOOL}",
         # The server has a /tmp of its own, where the default would put it.
         f"lock-path={SPOOL}/lock",

@@ -157,12 +157,13 @@ def secrets_lie_nowhere_else():
     trees = ("/var/lib/pm2", "/var/log", "/var/tmp", "/tmp", "/dev/shm", "/root", "/srv/shop/builds", "/var/lib/anchorage", "/run", "/etc")
     holders = canaries.files(lambda script, given: subprocess.run(["sh", "-c", script], input=given, capture_output=True, text=True).stdout, trees)
     assert "/etc/anchorage/secrets/shop.json" in holders, "the search finds them where they are"
-    assert not {path: names for path, names in holders.items() if not path.startswith(allowed)}
+    strays = {path: names for path, names in holders.items() if not path.startswith(allowed)}
+    assert not strays, strays
     for path in glob.glob("/srv/shop/releases/*/run/*") + glob.glob("/etc/anchorage/*/*.json"):
         assert not os.stat(path).st_mode & 0o007, path
     listed = run("ps", "-ewwo", "args").stdout
-    assert not canaries.text(listed)
-    assert not canaries.text(run("journalctl", "--no-pager", "-o", "export").stdout)
+    told = canaries.texts({"command lines": listed, "the journal": run("journalctl", "--no-pager", "-o", "export", errors="replace").stdout})
+    assert not told, told
 
 
 CHECKS = (

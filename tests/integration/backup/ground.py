@@ -72,6 +72,7 @@ CREATE TABLE item (id bigserial PRIMARY KEY, name text, price numeric, at timest
 INSERT INTO item (name, price) SELECT md5(i::text), i / 7.0 FROM generate_series(1, 20000) AS i;
 CREATE TABLE "Od""d 'Name" (a int, t text, anchorage jsonb);
 INSERT INTO "Od""d 'Name" VALUES (1, 'x', '{"a": 1}');
+ALTER TABLE item OWNER TO shop;
 CREATE TABLE empty (id int);
 CREATE UNLOGGED TABLE gone (id int); INSERT INTO gone VALUES (1);
 CREATE TABLE parted (id int, v text) PARTITION BY RANGE (id);

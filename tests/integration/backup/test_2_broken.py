@@ -9,7 +9,7 @@ import re
 
 import pytest
 
-from .ground import REPOSITORIES, ground_fixture, host_fixture  # noqa: F401
+from .ground import REPOSITORIES, ground_fixture, host_fixture  # noqa: F401  # pylint: disable=unused-import
 
 DATABASE, FILES = f"{REPOSITORIES}/postgresql", f"{REPOSITORIES}/files"
 

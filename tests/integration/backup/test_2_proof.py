@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from .ground import Ground, ground_fixture, host_fixture  # noqa: F401
+from .ground import Ground, ground_fixture, host_fixture  # noqa: F401  # pylint: disable=unused-import
 
 #: Rows that come, go, change and change back; a table that is emptied again and again.
 WORK = """

@@ -244,7 +244,7 @@ def test_what_is_lost_with_the_data_directory(host, manner, trial):
         causes = [str(error).splitlines()[0][:300]]
         raise
     finally:
-        LOSSES[manner].add(name, causes, **facts)
+        LOSSES[manner].add(name, causes, **facts)  # pylint: disable=redundant-keyword-arg  # they were taken out
     assert not causes, causes
 
 

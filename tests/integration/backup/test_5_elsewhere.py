@@ -78,7 +78,8 @@ def store(place):
         "vault",
         "mkdir -p /srv/s3 && cd /srv/s3 && openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout key.pem -out cert.pem -subj /CN=vault"
         f" -addext subjectAltName=DNS:vault,IP:{address} 2>/dev/null && mkdir -p data/backups"
-        " && systemd-run --quiet --unit=verify-s3 node /opt/node_modules/s3rver/bin/s3rver.js -d data -a 0.0.0.0 -p 9000 --key key.pem --cert cert.pem"
+        " && systemd-run --quiet --unit=verify-s3 --working-directory=/srv/s3 node /opt/node_modules/s3rver/bin/s3rver.js -d data -a 0.0.0.0 -p 9000"
+        " --key key.pem --cert cert.pem"
         " --no-vhost-buckets --configure-bucket backups",
     )
     certificate = place.shell("vault", "cat /srv/s3/cert.pem")
@@ -145,7 +146,8 @@ def test_a_host_that_nobody_is_let_in_to_yet_is_told_and_holds_up_nothing(away):
 
 @pytest.mark.fault
 def test_every_target_gets_what_is_its_own_and_each_is_proven(away):
-    run(away, "run")
+    # Who was not let in some times is kept out for a while by OpenSSH's penalties.
+    away.shell("web", "until anchorage backup run >/dev/null 2>&1; do sleep 10; test $((tries=tries+1)) -lt 20; done")
     proof = run(away, "prove")
     assert results(away, "database")["targets"].keys() == {"local", "offsite"} and results(away, "files")["targets"].keys() == {"local", "offsite", "vault"}
     assert all(results(away, job)["ok"] and results(away, job)["proof"]["ok"] for job in ("database", "files")), proof
@@ -169,8 +171,9 @@ def test_the_keeper_takes_and_gives_nothing_back_up(away):
     """Whoever has this host's key and its SSH key can add, and remove nothing."""
     program = "ssh -p 22 -i /etc/anchorage/backup_ssh -o BatchMode=yes -o UserKnownHostsFile=/etc/anchorage/backup_known_hosts"
     restic = f"RESTIC_PASSWORD=$(anchorage backup key) restic --no-cache -r rclone:files -o rclone.program='{program} keeper@{away.address('vault')}'"
+    run(away, "run", "files")
     before = away.shell("vault", "find /srv/keeper -type f -path '*snapshots*' | sort")
-    assert before.strip()
+    assert len(before.splitlines()) > 1
     removed = away.shell("web", f"{restic} forget --keep-last 1 --group-by host --prune; true")
     assert "403" in removed or "not allowed" in removed.lower() or "blocked" in removed.lower() or "removal failed" in removed.lower(), removed
     assert set(before.splitlines()) <= set(away.shell("vault", "find /srv/keeper -type f -path '*snapshots*' | sort").splitlines())

@@ -137,7 +137,7 @@ def test_secrets_are_nowhere_but_in_their_places(shop):
         left["the step was killed"] = (strays(canaries, host), canaries.texts(here(since, inventories)))
         wanted()
         said["the run that ended"] = shop.apps.deploy("-vvv", "--diff").output
-        said["a backup"] = host.shell("anchorage backup database && anchorage backup files")
+        said["a backup"] = host.shell("anchorage backup run 2>&1 || true")
         said["the verification"] = shop.apps.run("verify", "-vvv", "--diff").output
         places = told(host)
 

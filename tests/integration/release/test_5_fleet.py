@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import HOST, ROOT, Apps, Host, Shop
 from .conftest import LAB as RELEASE_LAB
-from .test_9_rotation import SECRETS, check_refused, customers, in_processes, kept, opened, sealed
+from .test_9_rotation import SECRETS, check_refused, customers, in_processes, kept, opened, patient, sealed
 
 pytestmark = pytest.mark.fault
 
@@ -100,7 +100,7 @@ def test_a_release_that_fails_on_the_first_host_never_reaches_the_second(fleet):
 
 def test_secrets_are_rotated_on_all_hosts_together(fleet):
     fleet.apps.app("alpha", pulses=True)
-    fleet.apps.apps["alpha"]["secrets"] = SECRETS
+    fleet.apps.apps["alpha"] = patient({**fleet.apps.apps["alpha"], "secrets": SECRETS})
     fleet.apps.write()
     fleet.apps.run("site")
     secrets, old = kept(fleet.first), fleet.live("alpha")

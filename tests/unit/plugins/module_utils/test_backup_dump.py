@@ -33,7 +33,7 @@ def log():
 
 
 def test_root_enters_its_own_cluster_as_postgres_through_the_socket(host, log, tmp_path):
-    assert address(SETTINGS, OWN) == "postgresql://postgres@:5432/shop?host=/var/run/postgresql" and address(SETTINGS, FAR) == FAR.url
+    assert address(OWN) == "postgresql://postgres@:5432/shop?host=/var/run/postgresql" and address(FAR) == FAR.url
     dump(SETTINGS, host, log, OWN, str(tmp_path / "shop.dump"))
     environment = next(call for call in host.ran if call["argv"][0] == "pg_dump" and "--version" not in call["argv"])["env"]
     assert (environment["PGHOST"], environment["PGUSER"], environment["PGPASSWORD"]) == ("/var/run/postgresql", "postgres", "")

@@ -37,7 +37,7 @@ def test_with_its_defaults_a_host_saves_its_cluster_and_its_files_on_itself():
     found = model(options(postgresql=CLUSTER, databases=[SHOP]))
     assert found["jobs"] == ["database", "files"] and not found["away"] and not found["ssh"]
     assert found["document"]["archive"] == {"version": "17", "cluster": "main", "port": 5432, "stanza": "main"}
-    assert found["document"]["databases"] == [{**SHOP, "method": "archive", "url": None}]
+    assert found["document"]["databases"] == [{**SHOP, "method": "archive", "url": None, "port": 5432}]
     assert [entry["path"] for entry in found["directories"]] == [f"/var/backups/anchorage{part}" for part in ("", "/files", "/postgresql")]
     assert {entry["path"]: entry["mode"] for entry in found["directories"]}["/var/backups/anchorage/files"] == "0700"
 
@@ -64,6 +64,15 @@ def test_without_an_archive_databases_are_dumped(changes):
 def test_a_database_with_an_address_is_dumped():
     found = model(options(postgresql=CLUSTER, databases=[{"name": "shop", "url": "postgres://shop:pw@db.example.com/shop"}]))
     assert found["document"]["databases"][0]["method"] == "dump" and found["jobs"] == ["database", "files"]
+
+
+def test_wal_is_given_to_each_target_by_itself():
+    found = model(options(postgresql=CLUSTER, databases=[SHOP], targets=[LOCAL, OFFSITE, VAULT]))
+    assert found["wal_targets"] == ["local", "offsite"]
+    local, offsite = found["wal_files"]
+    assert offsite["path"] == "/etc/pgbackrest/anchorage-offsite.conf" and offsite["secret"] and offsite["mode"] == "0640"
+    assert "repo1-s3-bucket=backups" in offsite["content"] and "repo2-" not in offsite["content"] and "s3" not in local["content"]
+    assert model(options())["wal_files"] == []
 
 
 def test_the_key_is_in_no_backup():

@@ -70,6 +70,15 @@ def test_what_is_wrong_is_red_and_named(change, words):
     assert not found.healthy and words in found.message and "Look next at:" in found.message
 
 
+def test_wal_that_waits_for_one_target_is_red_by_its_name():
+    host = Host()
+    path = f"{backup_settings.QUEUE}/offsite/000000010000000000000001"
+    host.files[path], host.times[path] = "", host.now() - 600
+    assert not told(host).healthy and "WAL has not reached offsite for 10 min: 1 segments (16 MB) wait" in told(host).message
+    host.times[path] = host.now() - 60
+    assert told(host).healthy
+
+
 def test_wal_that_has_just_been_written_is_on_its_way():
     host = Host()
     host.wait(10, 290)

@@ -247,6 +247,15 @@ def test_no_secret_of_the_host_is_in_it(shop, look):
     assert app.document["database_url"] not in text
 
 
+def test_what_a_rotation_keeps_is_hidden_and_its_own_words_are_not(shop, look):
+    app, world = shop
+    values = {when: {"login": turn, "values": {"database_password": f"{when}-password"}} for when, turn in (("before", "a"), ("after", "b"))}
+    pending = {**values, "phase": "accept", "secrets": ["database"], "teach": {"KEYS": "key-number-2,key-number-1"}}
+    world.files[f"{SECRETS}/shop.rotation.json"] = json.dumps({"login": "a", "pending": pending})
+    text = diagnosis.masker(world, [app]).text("before-password after-password key-number-1 key-number-2 accept database")
+    assert text == f"{MASK} {MASK} {MASK} {MASK} accept database"
+
+
 def test_a_secret_that_a_line_is_cut_in_is_masked_first(shop, look):
     _app, world = shop
     world.files["/var/log/nginx/error.log"] = f"{'x' * (diagnosis.LINE - 5)}{PASSWORD}\n"

@@ -62,6 +62,9 @@ def test_what_is_scaled_keeps_the_source_that_is_live(shop):
     app.journal.data["live"] = "r1"
     plan = engine.plan(app, SOURCE)
     assert plan["source"] == COMMIT and not plan["source_needed"] and "stage" in plan["steps"]
+    assert engine.keep_document(app) and "keep_source" not in world.files[f"{engine.DOCUMENTS}/shop.json"], "that is the wish of one run"
+    del app.document["keep_source"]
+    assert not engine.keep_document(app), "so the next run has nothing to write"
 
 
 def test_a_full_commit_needs_no_repository(shop):

@@ -87,5 +87,7 @@ def test_an_app_s_secrets_are_what_was_generated_given_and_what_stands_in_its_ur
     worker = {"env": {"STRIPE_API_KEY": "sk_live_2", "MODE": "worker"}}
     more = {"secret_keys": ["NPM_TOKEN", "STRIPE_API_KEY"], "processes": [worker, {}], "build": {"env": {"NPM_TOKEN": "npm_3", "CI": "1"}}, "env": None}
     assert secrets_of(more) == {"sk_live_2", "npm_3"}
+    keys = {"rotating": {"KEY": "KEY_OLD"}, "secrets_env": {"KEY": "key-number-3", "KEY_OLD": "key-number-2,key-number-1"}}
+    assert {"key-number-1", "key-number-2", "key-number-3"} <= secrets_of(keys), "earlier keys, each by itself"
     assert secrets_of({"database_url": "postgres://[broken"}) == set()
     assert secrets_of({"database_url": "postgres://db/shop?user=a&password=qu%2Fery"}) == {"qu/ery"}
