@@ -166,8 +166,8 @@ class LocalCluster:
         raise AnchorageError(f"{name} could not be exchanged for {coming}: {first_line(done.stderr)}")
 
     def tool(self, program: str, *words: str, database: Database, seconds: float) -> Completed:
-        """Run one of PostgreSQL's programs, behind everybody else."""
-        return self.world.run(["nice", "-n", "10", f"{self.programs}/{program}", *words], env=database.environment, cwd="/", timeout=seconds)
+        """Run one of PostgreSQL's programs. Not behind everybody else: an app is stopped meanwhile."""
+        return self.world.run([f"{self.programs}/{program}", *words], env=database.environment, cwd="/", timeout=seconds)
 
 
 def rights_sql(name: str, rights: t.Sequence[Data]) -> str:

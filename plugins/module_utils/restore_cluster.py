@@ -12,7 +12,7 @@ import json
 import secrets
 import typing as t
 
-from . import restore_compare, restore_plan
+from . import backup_run, restore_compare, restore_plan
 from .app import Log
 from .backup_settings import DATABASE, Archive, Settings
 from .database import environment
@@ -25,7 +25,7 @@ from .restore_journal import RestoreJournal
 from .restore_plan import Wish, ago, told
 from .restore_source import archives
 from .room import MIB, Amount, Full, mount_point, supply
-from .scratch_cluster import complaint, last_words, pgbackrest, recovery_options
+from .scratch_cluster import complaint, last_words, recovery_options
 from .world import World, fsync_directory
 
 USER = "postgres"
@@ -168,7 +168,7 @@ class ClusterRestore:
         words = [f"--pg1-path={self.coming}", f"--recovery-option={fetch}", *options, "--process-max=2", "restore"]
         limit = float(self.settings.timeouts["database_seconds"])
         self.log.say(f"cluster: pgBackRest fills {self.coming}")
-        done = pgbackrest(self.world, self.settings, target, *words, seconds=limit)
+        done = backup_run.postgres(self.settings, self.world, target, *words, timeout=limit)
         if done.rc != 0 or not self.world.exists(f"{self.coming}/{WHOLE}"):
             raise AnchorageError(
                 f"pgBackRest could not restore the cluster: {complaint(done)}", what="restore", next_step="Take another backup or target: anchorage backup list"

@@ -16,6 +16,12 @@ from .world import World
 #: Rows of a table beyond which only their numbers are compared.
 MOST_ROWS = 5_000_000
 
+#: Hexadecimal digits of a key's hash that make a group of rows: 65 536 groups.
+BUCKET = 4
+
+#: Groups of which a command line can name each: 8 bytes apiece, of the 128 KiB that one argument may have.
+MOST_GROUPS = 12_000
+
 #: Both sides must write a value the same way.
 SESSION = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; SET bytea_output = 'hex';"
 
@@ -53,13 +59,18 @@ def count(database: Database, *, seconds: float) -> dict[str, tuple[int, str]]:
     return fingerprints(database, tables(database), seconds=seconds)
 
 
-def compare(world: World, live: Database, restored: Database, *, seconds: float = 3600) -> list[Data]:
+def compare(world: World, live: Database, restored: Database, *, seconds: float = 3600, then: dict[str, tuple[int, str]] | None = None) -> list[Data]:
     """Return the tables that differ, each with its C(only_live), C(changed) and C(only_restored) rows.
+
+    :arg then: the fingerprints of what was restored, where they are known; they are written into it where they are not.
 
     C(state) is C(gone) for a table that only the backup has, C(new) for one that only the present data have.
     """
     here, there = tables(live), tables(restored)
-    now, then = fingerprints(live, here, seconds=seconds), fingerprints(restored, there, seconds=seconds)
+    then = {} if then is None else then
+    if not then:
+        then.update(fingerprints(restored, there, seconds=seconds))
+    now = fingerprints(live, here, seconds=seconds)
     found: list[Data] = []
     for name in sorted({*here, *there}):
         if name not in there:
@@ -67,7 +78,7 @@ def compare(world: World, live: Database, restored: Database, *, seconds: float 
         elif name not in here:
             found.append(row(name, only_restored=then[name][0], state="gone"))
         elif now[name] != then[name]:
-            found.append(_differing(world, live, restored, name, here[name], there[name], now[name][0], then[name][0]))
+            found.append(_differing(world, live, restored, name, here[name], there[name], now[name][0], then[name][0], seconds))
     return found
 
 
@@ -75,21 +86,39 @@ def row(name: str, *, only_live: int = 0, changed: int = 0, only_restored: int =
     return {"table": name, "only_live": only_live, "changed": changed, "only_restored": only_restored, "state": state, "approximate": approximate}
 
 
-def _differing(world: World, live: Database, restored: Database, name: str, here: Data, there: Data, rows: int, rows_then: int) -> Data:
+def _differing(world: World, live: Database, restored: Database, name: str, here: Data, there: Data, rows: int, rows_then: int, seconds: float) -> Data:
     if max(rows, rows_then) > MOST_ROWS:
         return row(name, only_live=max(0, rows - rows_then), only_restored=max(0, rows_then - rows), approximate=True)
     keyed = bool(here["key"]) and here["key"] == there["key"]
-    with _lines(world, live, here, keyed) as ours, _lines(world, restored, there, keyed) as theirs:
-        only_live, changed, only_restored = merge(_split(ours.stdout), _split(theirs.stdout))
-        codes = (ours.wait(timeout=60), theirs.wait(timeout=60))
+    ours, theirs = _buckets(live, here, keyed, seconds), _buckets(restored, there, keyed, seconds)
+    differing = sorted(number for number in {*ours, *theirs} if ours.get(number) != theirs.get(number))
+    with _lines(world, live, here, keyed, differing) as left, _lines(world, restored, there, keyed, differing) as right:
+        only_live, changed, only_restored = merge(_split(left.stdout), _split(right.stdout))
+        codes = (left.wait(timeout=60), right.wait(timeout=60))
     if any(codes):
         raise AnchorageError(f"The rows of {name} could not be compared (psql ended with {codes[0] or codes[1]}).", what="counting what would be lost")
     return row(name, only_live=only_live, changed=changed, only_restored=only_restored)
 
 
-def _lines(world: World, database: Database, table: Data, keyed: bool) -> t.Any:
-    row = "t::text" if not keyed else f"ROW({', '.join(f't.{column}' for column in table['key'])})::text"
-    query = f'SELECT md5({row}) COLLATE "C", hashtextextended(t::text, 0) FROM ONLY {table["sql"]} AS t ORDER BY 1, 2'
+def _key(table: Data, keyed: bool) -> str:
+    """Return what tells rows apart, as SQL: the primary key, or the whole row where there is none."""
+    text = "t::text" if not keyed else f"ROW({', '.join(f't.{column}' for column in table['key'])})::text"
+    return f"md5({text})"
+
+
+def _buckets(database: Database, table: Data, keyed: bool, seconds: float) -> dict[str, str]:
+    """Return a sum over the rows of each of many groups, so that only rows of groups that differ need to be read one by one."""
+    sums = "count(*) AS n, sum(hashtextextended(t::text, 0)::numeric) AS s"
+    groups = f"SELECT left({_key(table, keyed)}, {BUCKET}) AS g, {sums} FROM ONLY {table['sql']} AS t GROUP BY 1"
+    text = database.execute(f"{SESSION} SELECT json_object_agg(g, n || ' ' || s) FROM ({groups}) AS q", timeout=seconds)
+    return t.cast("dict[str, str]", json.loads(text)) if text else {}
+
+
+def _lines(world: World, database: Database, table: Data, keyed: bool, groups: t.Sequence[str]) -> t.Any:
+    key = _key(table, keyed)
+    # Of very many groups, a list would be longer than a command line may be.
+    only = f"WHERE left({key}, {BUCKET}) IN ({', '.join(repr(group) for group in groups)})" if len(groups) <= MOST_GROUPS else ""
+    query = f'SELECT {key} COLLATE "C", hashtextextended(t::text, 0) FROM ONLY {table["sql"]} AS t {only} ORDER BY 1, 2'
     return world.output(["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", f"{SESSION} COPY ({query}) TO STDOUT", address(database)])
 
 

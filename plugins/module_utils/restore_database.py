@@ -49,6 +49,8 @@ class Subject:
         self.journal = journal
         self.wanted = wanted
         self.name: str = wanted.name
+        #: Fingerprints of what was recovered: reading a gigabyte once is enough, since what is filled is compared with it.
+        self.recovered: dict[str, tuple[int, str]] = {}
 
     @property
     def coming(self) -> str:
@@ -222,7 +224,7 @@ class DatabaseRestore:
         if self.cluster.known(subject.name) is None:
             empty = {name: entry[0] for name, entry in restore_compare.count(source, seconds=3600).items()}
             return [restore_compare.row(name, only_restored=rows, state="gone") for name, rows in sorted(empty.items()) if rows]
-        return restore_compare.compare(self.world, self.cluster.database(subject.name), source)
+        return restore_compare.compare(self.world, self.cluster.database(subject.name), source, then=subject.recovered)
 
     def _recover(self, scratch: Scratch, chosen: Chosen, limit: float) -> Recovered:
         """Let the throw-away server recover to the wanted moment."""
@@ -302,13 +304,13 @@ class DatabaseRestore:
                     raise AnchorageError(f"What was recovered of {subject.name} could not be read: {first_line(done.stderr)}.", what="restore")
             self._load(coming, dump, limit, roles=True)
         coming.execute("ANALYZE", timeout=3600)
-        differing = restore_compare.compare(self.world, coming, source)
+        differing = restore_compare.compare(self.world, coming, source, then=subject.recovered)
         if differing:
             raise AnchorageError(
                 f"What was loaded of {subject.name} is not what the backup holds: {'; '.join(restore_plan.losses(differing)[:3])}.",
                 what="verifying the restored data",
             )
-        counts = restore_compare.count(coming, seconds=3600)
+        counts = subject.recovered
         self.cluster.say_of(subject.coming, COMPLETE.format(id=self.journal.id))
         rows = sum(entry[0] for entry in counts.values())
         self.log.say(
@@ -348,7 +350,7 @@ class DatabaseRestore:
                 limits[subject.name] = live["datconnlimit"]
             self.journal.set_aside("database", subject.aside, subject.name)
             self.cluster.fence(subject.name)
-            found = restore_compare.compare(self.world, self.cluster.database(subject.name), self.cluster.database(subject.coming))
+            found = restore_compare.compare(self.world, self.cluster.database(subject.name), self.cluster.database(subject.coming), then=subject.recovered)
             self.journal.note(lost={**self.journal.data.get("lost", {}), subject.name: found})
             self.log.say(f"{subject.name}: {lost_rows(found)} rows of the former data are not in the restored ones; all of them are kept in {subject.aside}")
         self.cluster.exchange(subject.name, subject.coming, subject.aside if live is not None else None)
