@@ -117,7 +117,8 @@ def test_a_database_goes_on_while_no_target_takes_its_wal_and_its_wal_stays_with
         for _number in range(20):
             backups.ground.sql("INSERT INTO orders (what) SELECT repeat(md5(i::text), 20) FROM generate_series(1, 20000) AS i; SELECT pg_switch_wal()")
         until(lambda: backups.shell("cat /var/spool/pgbackrest/gap 2>/dev/null", check=False), "WAL that is given up", 120)
-        until(lambda: int(backups.shell("du -sm /var/lib/postgresql/17/main/pg_wal | cut -f 1")) < 200, "WAL within its bounds", 120)
+        waiting = "find /var/lib/postgresql/17/main/pg_wal/archive_status -name '*.ready' | wc -l"
+        until(lambda: int(backups.shell(waiting)) * 16 <= 96, "WAL within its bounds", 120)
         assert backups.health()[0] == "red" and "WAL was given up" in backups.health()[1]
         backups.ground.serves()
     finally:
