@@ -22,6 +22,9 @@ Data = dict[str, t.Any]
 #: What systemd tells those that it runs after a unit of how that ended.
 SERVICE_RESULT = "SERVICE_RESULT"
 
+#: Whether systemd runs this, and how long such a run waits for another one, in seconds.
+INVOCATION_ID, PATIENCE = "INVOCATION_ID", 3600
+
 PROOF = "anchorage-backup-proof.service"
 
 
@@ -78,8 +81,11 @@ def _run(options: argparse.Namespace, world: World) -> int:
     wanted = _jobs(settings, options.job)
     due = backup_run.due(settings, world) if options.due else wanted
 
+    # A timer's run that falls into a restore comes after it; people are told at once.
+    patience = PATIENCE if os.environ.get(INVOCATION_ID) else 0
+
     def one(job: str) -> Data:
-        return _by_unit(world, job) if options.units else backup_run.run(settings, world, log, job, full=options.full, anew=options.anew)
+        return _by_unit(world, job) if options.units else backup_run.run(settings, world, log, job, full=options.full, anew=options.anew, patience=patience)
 
     found = {job: one(job) for job in wanted if job in due}
     unproven = [job for job in wanted if not (backup_results.read(world, job).get("proof") or {}).get("ok")] if options.due else []

@@ -11,6 +11,7 @@ from . import backup_results, backup_run, backup_settings, host_probe
 from .backup_settings import DATABASE, Archive, Settings
 from .errors import AnchorageError
 from .health import FAIL, WARN, Check, Verdict, Watch, judge, verdict
+from .restore_journal import UNIT, RestoreJournal
 from .world import World
 
 #: Seconds that a segment may wait for its target: PostgreSQL tries again after a minute, and a large one takes its time.
@@ -70,6 +71,14 @@ def judge_clock(world: World, settings: Settings) -> list[Check]:
     return [judge("clock", not doubted, evidence={"jobs": doubted}, cause=cause, advice="timedatectl, and the disk that fills meanwhile", severity=WARN)]
 
 
+def judge_restore(world: World) -> Check:
+    """Judge whether a restore was cut off between two states of the data; one that runs is no fault."""
+    journal = RestoreJournal(world)
+    runs = world.run(["systemctl", "is-active", UNIT], timeout=10).rc == 0 if journal.unfinished else False
+    cause = f"a restore ({journal.id}) was cut off and is not finished"
+    return judge("restore", not journal.unfinished or runs, evidence={"runs": runs}, cause=cause, advice="anchorage restore --resume")
+
+
 def judge_places(settings: Settings) -> Check:
     """Judge where the backups are: what lies on this very machine goes with it."""
     away = [target.name for target in settings.targets if target.away]
@@ -93,7 +102,7 @@ def check(world: World) -> Verdict:
         checks = [Check("settings", FAIL, {}, error.message.rstrip("."), error.next_step or "")]
         return verdict("The backup", Watch(tuple(checks), 1, 0, 0, 1, world.monotonic() - began), good="")
     checks = [found for backup in expected(settings) for found in host_probe.judge_backup(world, backup)]
-    checks += judge_clock(world, settings)
+    checks += [*judge_clock(world, settings), judge_restore(world)]
     if settings.archive is not None:
         checks += judge_archive(world, settings.archive)
     healthy = all(one.healthy for one in checks)

@@ -68,13 +68,14 @@ def lock(world: World, job: str, *, seconds: float = 0) -> t.Iterator[None]:
         yield
 
 
-def run(settings: Settings, world: World, log: Log, job: str, *, full: bool = False, anew: bool = False) -> Data:
+def run(settings: Settings, world: World, log: Log, job: str, *, full: bool = False, anew: bool = False, patience: float = 0) -> Data:
     """Run a job to all of its targets, and write down how it ended. Returns what was written.
 
     :arg full: a full backup of the cluster, whatever there is.
     :arg anew: whether a repository may be made where there was one at the last run.
+    :arg patience: seconds to wait for another run, or for a restore, at most.
     """
-    with lock(world, job):
+    with lock(world, job, seconds=patience):
         return _run(settings, world, log, job, full=full, anew=anew)
 
 

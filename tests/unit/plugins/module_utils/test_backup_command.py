@@ -29,6 +29,7 @@ def told(tmp_path, monkeypatch):
     found = Told()
     found.host = backup_fakes.place(tmp_path, monkeypatch)
     monkeypatch.setattr(backup_command, "World", lambda: found.host)
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
     monkeypatch.setattr(backup_settings, "load", lambda world: Settings.parse(document(), KEY))
     monkeypatch.setattr(backup_settings, "read_key", lambda world: KEY)
 
@@ -51,8 +52,13 @@ def told(tmp_path, monkeypatch):
 
 def test_without_a_name_every_job_is_run(told):
     assert main(["backup", "run"]) == 0 and [job for job, _options in told.jobs] == [DATABASE, FILES] and told.proofs == []
-    assert main(["backup", "run", "files"]) == 0 and told.jobs[-1] == (FILES, {"full": False, "anew": False})
-    assert main(["backup", "run", "--full", "--anew", "database"]) == 0 and told.jobs[-1] == (DATABASE, {"full": True, "anew": True})
+    assert main(["backup", "run", "files"]) == 0 and told.jobs[-1] == (FILES, {"full": False, "anew": False, "patience": 0})
+    assert main(["backup", "run", "--full", "--anew", "database"]) == 0 and told.jobs[-1] == (DATABASE, {"full": True, "anew": True, "patience": 0})
+
+
+def test_what_a_timer_runs_waits_for_a_restore(told, monkeypatch):
+    monkeypatch.setenv("INVOCATION_ID", "0123")
+    assert main(["backup", "run", "files"]) == 0 and told.jobs == [(FILES, {"full": False, "anew": False, "patience": 3600})]
 
 
 def test_a_job_that_is_none_is_told_with_those_that_are(told, capsys):

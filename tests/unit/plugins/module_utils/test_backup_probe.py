@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import backup_probe, backup_results, backup_settings
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_probe, backup_results, backup_settings, restore_journal
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import GAP, Settings
+from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
 from .backup_samples import KEY, LOCAL, OFFSITE, document
 from .health_fakes import FakeWorld
@@ -95,6 +96,19 @@ def test_without_an_archive_no_wal_is_judged():
     host = Host()
     host.files[backup_settings.SETTINGS] = json.dumps(document(archive=None))
     host.wait(4000)
+    assert told(host).healthy
+
+
+def test_a_restore_that_was_cut_off_is_red_until_it_is_finished():
+    host = Host()
+    journal = {"schema": 1, "step": "restore", "id": "20261130T050000Z", "under_way": True, "done": [], "aside": []}
+    host.files[restore_journal.PATH] = json.dumps(journal)
+    found = told(host)
+    assert not found.healthy and "a restore (20261130T050000Z) was cut off" in found.message and "anchorage restore --resume" in found.message
+    host.commands = lambda call: Completed(0, "active", "")
+    assert told(host).healthy
+    host.files[restore_journal.PATH] = json.dumps({**journal, "under_way": False})
+    host.commands = None
     assert told(host).healthy
 
 
