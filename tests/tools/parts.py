@@ -75,7 +75,7 @@ def build() -> list[Case]:
 def integration() -> list[Case]:
     """Run modules and playbooks against real services on hosts of the lab."""
     need(**{"ssh-keygen": "openssh-client", "redis-server": "redis-server", "nginx": "nginx-light", "psql": "postgresql", "openssl": "openssl"})
-    return [pytest("integration", timeout_seconds=2400)]
+    return [pytest("integration", timeout_seconds=3000)]
 
 
 def scenarios(directory: pathlib.Path, chosen: str | None) -> list[str]:
