@@ -19,13 +19,13 @@ FIRST = "command"
 MAIN = f"import sys\n\nfrom {ROOT}.command import main\n\nsys.exit(main())\n"
 
 
-def members(read: t.Callable[[str], bytes]) -> dict[str, bytes]:
+def members(read: t.Callable[[str], bytes], first: str = FIRST) -> dict[str, bytes]:
     """Return the modules of the engine by name: the first one, and all that are imported from there on. They import the standard library and each other only.
 
     :arg read: returns a module's source by its name.
     """
     found: dict[str, bytes] = {}
-    wanted = [FIRST]
+    wanted = [first]
     while wanted:
         name = wanted.pop()
         if name in found:

@@ -10,12 +10,14 @@ import importlib.resources
 import io
 import json
 import os
+import pathlib
 import stat
 import subprocess
 import sys
 import tarfile
 
 import pytest
+import yaml
 
 from ansible_collections.anchorage.vps.plugins.lookup.engine import PACKAGE, read_member
 from ansible_collections.anchorage.vps.plugins.module_utils import database, secret_store, source_tree, tree_build, zipapp
@@ -64,6 +66,12 @@ def test_the_command_is_reproducible_and_runs_alone(tmp_path):
     target.write_bytes(data)
     done = subprocess.run([sys.executable, "-I", str(target), "status", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "There is no app 'nothing' on this host" in done.stderr
+
+
+def test_the_hooks_of_certbot_hold_every_module_that_they_import():
+    role = pathlib.Path(__file__).resolve().parents[4] / "roles" / "certbot" / "vars" / "main.yml"
+    held = {pathlib.PurePath(entry["src"]).stem for entry in yaml.safe_load(role.read_text())["__certbot_files"] if "/module_utils/" in entry.get("src", "")}
+    assert held == set(zipapp.members(read_member, first="certbot"))
 
 
 def test_the_command_holds_every_module_that_its_modules_import():
