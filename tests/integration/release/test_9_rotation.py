@@ -241,11 +241,15 @@ KILLED = {
 }
 
 
-def cut_off(shop, directory, task, seconds, way=kill):
+#: Without keys to be learned first there is one release, and not two.
+CASES = [*((moment, QUIET) for moment in KILLED), *((moment, "database,redis") for moment in ("before a release with the new ones", "before the proof"))]
+
+
+def cut_off(shop, directory, task, seconds, *, way=kill, secrets=QUIET):
     """Start a rotation, and end it at a task."""
     directory.mkdir()
     borders = {"ANSIBLE_CALLBACKS_ENABLED": "task_borders", "TASK_BORDERS": str(directory), "TASK_BORDERS_STOP": task}
-    run = shop.apps.start("rotate_secrets", "-e", "app=alpha", "-e", f"secrets={QUIET}", **borders)
+    run = shop.apps.start("rotate_secrets", "-e", "app=alpha", "-e", f"secrets={secrets}", **borders)
     until(lambda: (directory / "reached").exists() or run.poll() is not None, f"task {task}", 240)
     assert run.poll() is None, f"the run never came to {task}"
     if seconds:
@@ -263,17 +267,18 @@ def check_gone_on_with(shop, first, state, pending, record):
         assert second["database_password"] == pending["after"]["values"]["database_password"], "what was begun was gone on with"
     check_refused(host, first, login=login_of(now))
     assert owners(host) == "alpha" and opened(host, record) == "kept for years"
-    assert set(first["ENCRYPTION_KEY_CURRENT"].split(",")) <= set(second["ENCRYPTION_KEY_OLD"].split(",")), "no earlier key is lost"
+    known = f"{second['ENCRYPTION_KEY_CURRENT']},{second.get('ENCRYPTION_KEY_OLD', '')}".split(",")
+    assert first["ENCRYPTION_KEY_CURRENT"] in known, "no earlier key is lost"
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("moment", KILLED)
-def test_a_rotation_that_is_killed_anywhere_is_gone_on_with(clinic, record_property, tmp_path, moment):
+@pytest.mark.parametrize(("moment", "secrets"), CASES)
+def test_a_rotation_that_is_killed_anywhere_is_gone_on_with(clinic, record_property, tmp_path, moment, secrets):
     host, (task, seconds) = clinic.host, KILLED[moment]
     record = sealed(host, "kept for years")
     first, state = kept(host)
     with customers(host) as found:
-        cut_off(clinic, tmp_path / "cut", task, seconds)
+        cut_off(clinic, tmp_path / "cut", task, seconds, secrets=secrets)
         pending = kept(host)[1].get("pending")
         # What anybody does meanwhile fits in.
         if moment in ("while it takes over", "before the old ones are retired"):
@@ -295,7 +300,7 @@ def test_a_power_cut_in_a_rotation_is_made_good(clinic, tmp_path, moment):
         host.command("power-cut", host.lab, host.name)
         kill(run)
 
-    cut_off(clinic, tmp_path / "cut", task, seconds, power_cut)
+    cut_off(clinic, tmp_path / "cut", task, seconds, way=power_cut)
     until(lambda: host.state()["running"], "the release", 90)
     until(lambda: opened(host, record) == "kept for years", "the site")
     pending = kept(host)[1]["pending"]
