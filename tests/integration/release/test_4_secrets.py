@@ -35,6 +35,7 @@ PLACES = {
     "/srv/alpha/releases/": "the environment of each process and the document of each release, for root and the app",
     "/srv/alpha/work/": "the environment of a build while it runs, for root and the app",
     "/etc/pgbackrest.conf": "pgBackRest's configuration, for root and postgres",
+    "/etc/pgbackrest/": "the same for each target by itself, as WAL is given to it",
 }
 if RUNTIME == "compose":
     PLACES |= dict.fromkeys(
