@@ -34,6 +34,7 @@ PLACES = {
     "/etc/anchorage/apps/": "the app's document, from which root's steps make environments",
     "/srv/alpha/releases/": "the environment of each process and the document of each release, for root and the app",
     "/srv/alpha/work/": "the environment of a build while it runs, for root and the app",
+    "/var/lib/anchorage/alpha/wish-": "what a step works with that runs, or was killed, for root alone",
     "/etc/pgbackrest.conf": "pgBackRest's configuration, for root and postgres",
     "/etc/pgbackrest/": "the same for each target by itself, as WAL is given to it",
 }
