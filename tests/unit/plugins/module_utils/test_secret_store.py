@@ -75,3 +75,31 @@ def test_one_at_a_time(world, tmp_path, monkeypatch):
         pass
     with secret_store.alone():
         pass
+
+
+# ---- secrets that somebody chose, as the key of the backups: kept once, and never put over another one
+
+GIVEN = {"key": "k" * 40}
+
+
+def given_to(world, given):
+    return secret_store.ensure(world, "backup", {"key": 64}, check=False, given=given)
+
+
+def kept_by(world):
+    return json.loads(world.files[secret_store.path_of("backup")])
+
+
+def test_a_given_secret_is_kept_and_none_is_made():
+    world = HostWorld()
+    found, made = given_to(world, GIVEN)
+    assert found["key"] == kept_by(world)["key"] == GIVEN["key"] and made == ["key"]
+    assert given_to(world, GIVEN)[1] == [] and given_to(world, None)[0]["key"] == GIVEN["key"]
+
+
+def test_another_one_than_the_kept_is_refused_by_its_name_and_nothing_is_lost():
+    world = HostWorld()
+    made = given_to(world, None)[0]["key"]
+    with pytest.raises(AnchorageError, match="keeps another key than the one that was given") as error:
+        given_to(world, GIVEN)
+    assert kept_by(world)["key"] == made and made not in error.value.text() and GIVEN["key"] not in error.value.text()
