@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import subprocess
 import sys
+import typing as t
 
 import pytest
 
@@ -65,12 +67,26 @@ def this_engine():
     return engine
 
 
-@pytest.fixture(scope="session")
-def lab():
-    """Two fresh hosts, `trixie` and `bookworm`, that the targets of a session share."""
-    hosts = LabHosts("integration")
+@contextlib.contextmanager
+def both_releases(name: str) -> t.Iterator[LabHosts]:
+    """Two fresh hosts, `trixie` and `bookworm`, in a lab of their own."""
+    hosts = LabHosts(name)
     hosts.down()
     hosts.up("--host=trixie:trixie", "--host=bookworm:bookworm")
     yield hosts
     if not os.environ.get("KEEP_LAB"):
         hosts.down()
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The hosts that the targets of a session share: empty but for what a target leaves."""
+    with both_releases("integration") as hosts:
+        yield hosts
+
+
+@pytest.fixture(scope="module")
+def sinks():
+    """The hosts with the programs that read values: they install much that a target expects to be missing."""
+    with both_releases("sinks") as hosts:
+        yield hosts

@@ -68,10 +68,10 @@ class Sink:
 
 
 @pytest.fixture(scope="module", params=["trixie", "bookworm"])
-def sink(lab, request) -> Sink:
+def sink(sinks, request) -> Sink:
     """A host with the programs whose grammars these are."""
     suite = request.param
-    facts = yaml.safe_load(lab.inventory.read_text())["all"]["children"]["lab"]["hosts"][suite]
+    facts = yaml.safe_load(sinks.inventory.read_text())["all"]["children"]["lab"]["hosts"][suite]
     host = Sink(facts["lab_container"], suite)
     quiet = "export DEBIAN_FRONTEND=noninteractive; apt-get -qq update >/dev/null; apt-get -qqy install --no-install-recommends"
     host.run(f"{quiet} {COMMON} {PACKAGES[suite]} >/dev/null 2>&1; rm -f {hostile.CANARY}")
