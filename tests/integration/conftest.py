@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -67,7 +66,6 @@ def this_engine():
     return engine
 
 
-@contextlib.contextmanager
 def both_releases(name: str) -> t.Iterator[LabHosts]:
     """Two fresh hosts, `trixie` and `bookworm`, in a lab of their own."""
     hosts = LabHosts(name)
@@ -81,12 +79,10 @@ def both_releases(name: str) -> t.Iterator[LabHosts]:
 @pytest.fixture(scope="session")
 def lab():
     """The hosts that the targets of a session share: empty but for what a target leaves."""
-    with both_releases("integration") as hosts:
-        yield hosts
+    yield from both_releases("integration")
 
 
 @pytest.fixture(scope="module")
 def sinks():
     """The hosts with the programs that read values: they install much that a target expects to be missing."""
-    with both_releases("sinks") as hosts:
-        yield hosts
+    yield from both_releases("sinks")

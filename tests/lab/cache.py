@@ -12,6 +12,7 @@ from . import engine, images, options
 PROXY = pathlib.Path(__file__).parent / "aptcache.py"
 
 
+@engine.one_at_a_time()
 def ensure() -> None:
     """Leave with the cache running."""
     if not engine.answers("container", "inspect", options.CACHE):

@@ -5,17 +5,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
+import threading
 import time
+import typing
 
 from .errors import LabError
 
 START_SECONDS = 90
+#: Held by whoever makes what all labs of this machine share.
+LOCK = pathlib.Path(tempfile.gettempdir()) / f"anchorage-lab-{os.geteuid()}.lock"
+_held = threading.RLock()
+_depth = 0
 LOG = pathlib.Path(__file__).resolve().parents[2] / ".cache" / "lab" / "dockerd.log"
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> typing.Iterator[None]:
+    """Let no other lab of this machine make the same at once; whoever holds it may enter again."""
+    global _depth  # pylint: disable=global-statement  # the lock is the process's own
+    with _held, contextlib.ExitStack() as stack:
+        if not _depth:
+            lock = stack.enter_context(LOCK.open("a"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
 
 
 def docker(*arguments: str, text: str | None = None, data: bytes | None = None, timeout: float | None = None) -> str:
@@ -67,6 +91,7 @@ def install(*packages: str) -> None:
             raise LabError(f"apt-get {command[0]} failed: {done.stderr.decode(errors='replace').strip()[-300:]}")
 
 
+@one_at_a_time()
 def ensure(log: pathlib.Path = LOG) -> None:
     """Leave with an engine that answers, or say in one sentence what is missing."""
     if answers("info"):

@@ -71,6 +71,7 @@ def base(suite: str) -> str:
     return own
 
 
+@engine.one_at_a_time()
 def ensure(suite: str) -> str:
     """Return the host image of a release; made where it is missing, found at once where it is not."""
     machine_ca = MACHINE_CA.read_bytes() if MACHINE_CA.exists() else b""
@@ -88,6 +89,7 @@ def ensure(suite: str) -> str:
     return image
 
 
+@engine.one_at_a_time()
 def ensure_world() -> str:
     """Return the image of the outside world, a layer on the newest release's host image."""
     start = ensure(SUITES[0])
@@ -98,6 +100,7 @@ def ensure_world() -> str:
     return image
 
 
+@engine.one_at_a_time()
 def ensure_stand_ins() -> list[str]:
     """Return the names of the stand-ins for the official images that apps in containers are made of; made where they are missing."""
     machine_ca = MACHINE_CA.read_bytes() if MACHINE_CA.exists() else b""
@@ -116,6 +119,7 @@ def ensure_stand_ins() -> list[str]:
     return [*STAND_INS.values()]
 
 
+@engine.one_at_a_time()
 def ensure_component_stand_ins() -> list[str]:
     """Return the names of the stand-ins for the images of components; made where they are missing, with a Compose 2 that needs no plugin here."""
     start = engine.inspect("image", ensure_stand_ins()[0])[0]["Id"]

@@ -91,6 +91,7 @@ class Lab:
             if owner != str(self.root):
                 raise LabError(f"Lab {self.name} belongs to the clone in {owner}: take it down there first.")
 
+    @engine.one_at_a_time()
     def up(self, hosts: list[options.Host]) -> None:
         """Bring up the hosts that are missing, wait until SSH answers on all, write the inventory."""
         self.check_owner()

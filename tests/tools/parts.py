@@ -16,6 +16,8 @@ from .cases import OUTPUT, ROOT, Case
 
 PYTHON = sys.executable
 BIN = sysconfig.get_path("scripts")
+#: The scenario of the whole VPS.
+WHOLE = "default"
 
 
 def tool(name: str) -> str:
@@ -36,14 +38,14 @@ def lint() -> list[Case]:
     """Judge the text of the project."""
     need(git="git")
     return [
-        Case("ansible-lint", (tool("ansible-lint"), "--nocolor")),
-        Case("yamllint", (tool("yamllint"), "--strict", ".")),
-        Case("ruff", (tool("ruff"), "check", ".")),
-        Case("format", (tool("ruff"), "format", "--check", ".")),
-        Case("registry hosts", (PYTHON, "-m", "tests.tools.registry_hosts")),
-        Case("generated docs", (PYTHON, "-m", "tests.tools.docs", "--check")),
-        Case("module pages", (tool("antsibull-docs"), "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=self", ".")),
-        Case("changelog", (tool("antsibull-changelog"), "lint")),
+        Case("ansible-lint", (tool("ansible-lint"), "--nocolor"), lane="lint"),
+        Case("yamllint", (tool("yamllint"), "--strict", "."), lane="lint"),
+        Case("ruff", (tool("ruff"), "check", "."), lane="lint"),
+        Case("format", (tool("ruff"), "format", "--check", "."), lane="lint"),
+        Case("registry hosts", (PYTHON, "-m", "tests.tools.registry_hosts"), lane="lint"),
+        Case("generated docs", (PYTHON, "-m", "tests.tools.docs", "--check"), lane="lint"),
+        Case("module pages", (tool("antsibull-docs"), "lint-collection-docs", "--plugin-docs", "--validate-collection-refs=self", "."), lane="lint"),
+        Case("changelog", (tool("antsibull-changelog"), "lint"), lane="lint"),
     ]
 
 
@@ -51,25 +53,25 @@ def sanity() -> list[Case]:
     """Let ansible-test judge a copy of the collection; a planted error proves that it looks at all."""
     need(rsync="rsync", git="git")
     return [
-        Case("planted error is found", (PYTHON, "-m", "tests.tools.sanity", "planted")),
-        Case("ansible-test sanity", (PYTHON, "-m", "tests.tools.sanity", "all")),
+        Case("planted error is found", (PYTHON, "-m", "tests.tools.sanity", "planted"), lane="sanity"),
+        Case("ansible-test sanity", (PYTHON, "-m", "tests.tools.sanity", "all"), lane="sanity"),
     ]
 
 
-def pytest(name: str, *arguments: str, timeout_seconds: int) -> Case:
+def pytest(name: str, *arguments: str, timeout_seconds: int, lane: str = "") -> Case:
     """Run one pytest session that reports into tests/output."""
     argv = (PYTHON, "-m", "pytest", f"tests/{name}", "-ra", f"--junitxml={OUTPUT}/{name}.xml", *arguments)
-    return Case("pytest", argv, junit=f"{name}.xml", timeout_seconds=timeout_seconds)
+    return Case("pytest", argv, junit=f"{name}.xml", timeout_seconds=timeout_seconds, lane=lane)
 
 
 def unit() -> list[Case]:
     """Run the pure parts."""
-    return [pytest("unit", timeout_seconds=900)]
+    return [pytest("unit", timeout_seconds=900, lane="unit")]
 
 
 def build() -> list[Case]:
     """Build the artefact and use it from somewhere else."""
-    return [Case("artefact", (PYTHON, "-m", "tests.tools.artefact"))]
+    return [Case("artefact", (PYTHON, "-m", "tests.tools.artefact"), lane="build")]
 
 
 def integration() -> list[Case]:
@@ -83,14 +85,17 @@ def scenarios(directory: pathlib.Path, chosen: str | None) -> list[str]:
     found = sorted(path.parent.name for path in directory.glob("*/molecule.yml"))
     if chosen and chosen not in found:
         raise SystemExit(f"SCENARIO={chosen}: molecule/ has {', '.join(found) or 'none'}.")
-    return [chosen] if chosen else sorted(found, key=lambda name: (name == "default", name))
+    return [chosen] if chosen else sorted(found, key=lambda name: (name == WHOLE, name))
 
 
 def molecule() -> list[Case]:
-    """Run each scenario from create to destroy."""
+    """Run each scenario from create to destroy: the roles side by side, the whole VPS by itself."""
     need(**{"ssh-keygen": "openssh-client"})
     environment = {"MOLECULE_GLOB": "molecule/*/molecule.yml", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
-    return [Case(name, (tool("molecule"), "test", "--scenario-name", name), environment) for name in scenarios(ROOT / "molecule", os.environ.get("SCENARIO"))]
+    return [
+        Case(name, (tool("molecule"), "test", "--scenario-name", name), environment, lane="" if name == WHOLE else name)
+        for name in scenarios(ROOT / "molecule", os.environ.get("SCENARIO"))
+    ]
 
 
 PARTS = {part.__name__: part for part in (lint, sanity, unit, build, integration, molecule)}

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from ansible_collections.anchorage.vps.tests.lab import engine
@@ -28,3 +31,16 @@ def test_without_a_daemon_and_without_root_one_sentence_says_what_is_missing(mon
     monkeypatch.setattr(engine, "is_root_debian", lambda: False)
     with pytest.raises(LabError, match=r"^No Docker daemon answers to `docker info`: start Docker"):
         engine.ensure(tmp_path / "dockerd.log")
+
+
+def test_labs_make_what_they_share_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "LOCK", tmp_path / "lock")
+    other = f"import fcntl; fcntl.flock(open({str(engine.LOCK)!r}, 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+
+    def taken() -> bool:
+        return subprocess.run([sys.executable, "-c", other], capture_output=True, check=False).returncode != 0
+
+    assert not taken()
+    with engine.one_at_a_time(), engine.one_at_a_time():
+        assert taken()
+    assert not taken()

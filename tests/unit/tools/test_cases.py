@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from ansible_collections.anchorage.vps.tests.tools import __main__ as runner
 from ansible_collections.anchorage.vps.tests.tools import cases, parts, registry_hosts, sanity
 from ansible_collections.anchorage.vps.tests.tools.cases import Tally
 
@@ -74,3 +77,40 @@ def test_the_pinned_pip_is_read_or_missed_loudly():
     assert sanity.pip_version("packages = dict(\n        pip='25.2',\n") == "25.2"
     with pytest.raises(SystemExit, match="no longer says"):
         sanity.pip_version("packages = {}")
+
+
+def test_the_tests_that_failed_are_named():
+    report = '<testsuite><testcase classname="a.b" name="one"/><testcase classname="a.b" name="two"><failure/></testcase></testsuite>'
+    assert cases.failed_tests(report) == ["a.b::two"]
+
+
+def case(name, lane=""):
+    return cases.Case(name, ("true",), lane=lane)
+
+
+def test_cases_of_one_lane_follow_each_other_and_one_without_a_lane_is_alone():
+    of = {
+        "lint": [case("a", "lint"), case("b", "lint")],
+        "unit": [case("c", "unit")],
+        "hosts": [case("d")],
+        "roles": [case("e", "x"), case("f", "y"), case("g")],
+    }
+    names = [[[one.name for _part, one in lane] for lane in batch] for batch in runner.batches(list(of), of.__getitem__)]
+    assert names == [[["a", "b"], ["c"]], [["d"]], [["e"], ["f"]], [["g"]]]
+
+
+def test_every_case_is_run_beside_others_or_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cases, "OUTPUT", tmp_path)
+    lanes = [[("one", case("a", "x")), ("one", cases.Case("b", ("false",), lane="x"))], [("two", case("c", "y"))]]
+    assert runner.run_lanes(lanes, cases.Running()) == Tally(passed=2, failed=1)
+    assert "1 failed" in capsys.readouterr().out and (tmp_path / "one-x.log").exists()
+
+
+def test_whoever_stops_the_tests_stops_what_runs_and_what_would_come():
+    running = cases.Running()
+    with open(os.devnull, "wb") as log:
+        process = running.start(cases.Case("long", ("sleep", "60")), log)
+        running.stop()
+        assert process.poll() is not None
+        with pytest.raises(SystemExit):
+            running.start(case("next"), log)
