@@ -14,13 +14,19 @@ import os
 import re
 import typing as t
 
+from . import rotation
 from .errors import AnchorageError
 from .health import FAIL, WARN, Check, Verdict, joined, judge, judge_limit, poll, verdict
+from .layout import SECRETS
 from .processes import command_line, listeners
 from .world import World
 
 KIB, MIB = 1024, 1048576
 HOUR, DAY = 3600.0, 86400.0
+
+#: Seconds after which a rotation of secrets that is not finished counts as forgotten.
+ROTATION_SECONDS = HOUR
+ROTATION_SUFFIX = ".rotation.json"
 
 CONTAINER = "/run/systemd/container"
 REBOOT_FILES = ("/run/reboot-required", "/var/run/reboot-required")
@@ -327,6 +333,26 @@ def judge_backup(world: World, backup: Backup) -> list[Check]:
 # ---- the probe -------------------------------------------------------------------------------------------------------
 
 
+def judge_rotations(world: World) -> list[Check]:
+    """Judge rotations of secrets that were begun on this host: one that was cut off leaves the old ones accepted. Those that have ended say nothing."""
+    checks = []
+    for name in world.listdir(SECRETS):
+        if not name.endswith(ROTATION_SUFFIX):
+            continue
+        app, path = name[: -len(ROTATION_SUFFIX)], f"{SECRETS}/{name}"
+        try:
+            told = rotation.describe(app, {"pending": (pending := json.loads(world.read(path) or b"{}").get("pending"))}, world.now())
+            age = world.now() - float(pending["began_at"]) if pending else 0.0
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            checks.append(Check(f"rotation:{app}", FAIL, {"path": path}, f"{path} cannot be read ({type(error).__name__})", "its copy in the backup"))
+            continue
+        if pending:
+            advice = f"rotate_secrets.yml -e app={app}, which goes on where it was"
+            evidence = {"age_seconds": round(age), "limit_seconds": ROTATION_SECONDS}
+            checks.append(judge(f"rotation:{app}", age <= ROTATION_SECONDS, evidence=evidence, cause=told, advice=advice, severity=WARN))
+    return checks
+
+
 def _text(world: World, path: str) -> str:
     try:
         return (world.read(path) or b"").decode("utf-8", "replace")
@@ -349,6 +375,7 @@ def probe(world: HostWorld, wanted: Expectation, *, seconds: float) -> list[Chec
         judge_units(world, wanted, seconds),
         judge_reboot(world, wanted),
         *judge_open_ports(world, wanted),
+        *judge_rotations(world),
         *[check for backup in wanted.backups for check in judge_backup(world, backup)],
     ]
 

@@ -179,7 +179,8 @@ checks:
     name:
       description: >-
         C(disk:<path>) and C(inodes:<path>), C(memory), C(swap), C(load), C(clock) (with O(controller_time)), C(clock_source), C(units), C(reboot),
-        C(ports) (with O(allowed_ports)), C(backup:<name>) and C(backup_proof:<name>), C(steadiness) (with O(successes) above 1).
+        C(rotation:<app>) (while secrets are rotated; it warns after an hour), C(ports) (with O(allowed_ports)),
+        C(backup:<name>) and C(backup_proof:<name>), C(steadiness) (with O(successes) above 1).
       type: str
       sample: "disk:/"
     healthy:

@@ -244,3 +244,22 @@ def test_a_question_without_sense(machine, wanted, words):
 def test_the_real_machine_can_be_looked_at():
     found = check(Expectation(allowed_ports=[]), world=HostWorld(), deadline_seconds=0.5)
     assert {"disk:/", "memory", "load", "reboot", "ports"} <= {item.name for item in found.checks}
+
+
+def test_a_rotation_that_was_cut_off_is_named_after_an_hour_and_one_that_ended_is_not():
+    machine = Machine()
+    path = "/etc/anchorage/secrets/shop.rotation.json"
+    began = machine.now() - 3000
+
+    def judged(state):
+        machine.files[path] = json.dumps(state)
+        return {one.name: one for one in check(Expectation(), world=machine).checks}.get("rotation:shop")
+
+    pending = {"secrets": ["database", "redis"], "phase": "use", "began_at": began, "before": {"values": {"database_password": "CANARY"}}}
+    assert judged({"login": "a"}) is None
+    assert judged({"pending": pending}).verdict == "ok"
+    found = judged({"pending": {**pending, "began_at": began - 3000}})
+    assert found.verdict == "warn" and "a rotation of database, redis has been under way for 100 min" in found.cause
+    assert "rotate_secrets.yml -e app=shop" in found.advice and "CANARY" not in repr(found)
+    machine.files[path] = "{"
+    assert {one.name: one.verdict for one in check(Expectation(), world=machine).checks}["rotation:shop"] == "fail"
