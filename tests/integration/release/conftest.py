@@ -222,9 +222,9 @@ class Apps:
         process.log.seek(0)  # type: ignore[attr-defined]
         return Ended(rc, process.log.read().decode("utf-8", "replace"))  # type: ignore[attr-defined]
 
-    def run(self, playbook: str, *arguments: str, rc: int | None = 0, **environment: str) -> Ended:
+    def run(self, playbook: str, *arguments: str, rc: int | None = 0, timeout: float = 600, **environment: str) -> Ended:
         """Run a playbook to its end; ``rc=None`` wants a failure, of whatever code."""
-        ended = self.end(self.start(playbook, *arguments, **environment))
+        ended = self.end(self.start(playbook, *arguments, **environment), timeout=timeout)
         good = ended.rc == rc if rc is not None else ended.rc > 0
         if not good:
             pytest.fail(f"{playbook}.yml ended with {ended.rc}, wanted {rc if rc is not None else 'a failure'}:\n{ended.output[-7000:]}", pytrace=False)
