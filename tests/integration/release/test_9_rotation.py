@@ -155,7 +155,7 @@ def test_what_cannot_be_rotated_is_refused_and_check_mode_changes_nothing(shop):
     said = rotate(shop, "-e", "secrets=database,admin,JWT_SECRET", rc=None)
     assert "admin is no secret of alpha; there are database, redis" in said.output and said.changed == 0
     assert "nothing says what hangs on it" in said.output
-    said = shop.apps.run("rotate_secrets", "-e", "app=beta", rc=None)
+    said = shop.apps.run("rotate_secrets", "-e", "app=nobody", rc=None)
     assert "Say whose secrets are rotated, with -e app=NAME: alpha" in said.output
     planned = rotate(shop, "--check")
     assert "these secrets are made anew: database, redis" in planned.output
