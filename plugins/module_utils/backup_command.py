@@ -12,7 +12,7 @@ import os
 import sys
 import typing as t
 
-from . import backup_apart, backup_list, backup_proofs, backup_results, backup_run, backup_settings
+from . import backup_apart, backup_former, backup_list, backup_proofs, backup_results, backup_run, backup_settings
 from .app import Log
 from .errors import AnchorageError
 from .world import World
@@ -85,10 +85,16 @@ def _run(options: argparse.Namespace, world: World) -> int:
     patience = PATIENCE if os.environ.get(INVOCATION_ID) else 0
 
     def one(job: str) -> Data:
-        return _by_unit(world, job) if options.units else backup_run.run(settings, world, log, job, full=options.full, anew=options.anew, patience=patience)
+        if options.units:
+            return _by_unit(world, job)
+        result = backup_run.run(settings, world, log, job, full=options.full, anew=options.anew, patience=patience)
+        # Where there is something new, what former keys made may go; never by a clock that is doubted.
+        if result["ok"] and not result.get("clock_doubted"):
+            backup_former.remove(settings, world, log, job)
+        return result
 
     found = {job: one(job) for job in wanted if job in due}
-    unproven = [job for job in wanted if not (backup_results.read(world, job).get("proof") or {}).get("ok")] if options.due else []
+    unproven = [job for job in wanted if backup_proofs.lacking(settings, world, job)] if options.due else []
     if unproven and options.units:
         world.run(["systemctl", "start", PROOF])
         found.update({f"proof of {job}": backup_results.read(world, job).get("proof") or {"ok": False, "cause": "there is none"} for job in unproven})

@@ -22,12 +22,13 @@ def listing(settings: Settings, world: World) -> list[Data]:
     """Return for each job and target what is there, the oldest first; C(problem) says why a target could not tell."""
     found = []
     for job in settings.jobs():
-        for target in settings.for_job(job):
+        for target in settings.readable(job):
             try:
                 backups, problem = (_database(settings, world, target) if job == DATABASE else _files(settings, world, target, job)), ""
             except AnchorageError as error:
                 backups, problem = [], error.message
-            found.append({"job": job, "target": target.name, "backups": backups, "problem": problem})
+            former = {"former": target.former, "until": target.until} if target.former else {}
+            found.append({"job": job, "target": target.name, "backups": backups, "problem": problem, **former})
     return found
 
 
@@ -56,8 +57,15 @@ def lines(found: list[Data], time: t.Callable[[float], str]) -> list[str]:
     """Return the list for people."""
     told = []
     for place in found:
-        told.append(f"{place['job']} at {place['target']}: {place['problem'] or len(place['backups'])}")
+        told.append(f"{place['job']} at {place['target']}: {place['problem'] or len(place['backups'])}{_goes(place, time)}")
         for one in place["backups"]:
             size = f"  {one['bytes'] / 1048576:.1f} MiB" if one.get("bytes") is not None else ""
             told.append(f"  {one['id']}  {time(one['at'])}  {one['kind']}{size}{'  DAMAGED' if one.get('error') else ''}")
     return told
+
+
+def _goes(place: Data, time: t.Callable[[float], str]) -> str:
+    """Return of what a former key made when it is removed."""
+    if "former" not in place:
+        return ""
+    return f" (of the former key; goes {time(place['until'])})" if place["until"] else " (of the former key, whose rotation is under way)"

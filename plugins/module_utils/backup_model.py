@@ -10,7 +10,8 @@ import re
 import typing as t
 import urllib.parse
 
-from .backup_settings import APART, ARCHIVE, DATABASE, DUMP, FILES, JOBS, LOCAL, PLACES, S3, SCHEMA, SSH, Settings, pgbackrest_configuration
+from .backup_keys import Ring
+from .backup_settings import APART, ARCHIVE, DATABASE, DUMP, FILES, JOBS, LOCAL, S3, SCHEMA, SSH, Settings, pgbackrest_configuration, wal_file
 from .errors import AnchorageError
 
 #: Nothing of a run that is under way, no dump of a migration, nothing that is made again, and not the key that all of it is encrypted with.
@@ -42,7 +43,7 @@ Data = dict[str, t.Any]
 def model(options: Data) -> Data:
     """Return C(document), C(pgbackrest) (empty where no cluster is archived), C(wal_targets), C(wal_files), C(jobs), C(directories) and C(away).
 
-    :arg options: the role's inputs without their prefix, and C(kept_key), the key that the host keeps.
+    :arg options: the role's inputs without their prefix, and C(kept_key), the key that the host keeps, and C(kept), all that it keeps with it.
     :raises AnchorageError: with every key that is wrong.
     """
     wrong: list[str] = []
@@ -60,6 +61,11 @@ def model(options: Data) -> Data:
             wrong.append(f"backup_paths[{index}] '{path}' is not absolute")
     if options.get("apart") and not any(APART in target["jobs"] for target in targets):
         wrong.append(f"no target of backup_targets has the job {APART}, which saves {', '.join(entry['name'] for entry in options['apart'])}")
+    ring = Ring.parse({**(options.get("kept") or {}), "key": key})
+    names = [target["name"] for target in targets]
+    wrong += [
+        f"the name of a target, '{one.name(name)}', is taken by what a former key made" for one in ring.former for name in names if one.name(name) in names
+    ]
     if wrong:
         raise AnchorageError(
             f"{'; '.join(wrong)}.", live="unchanged: nothing was touched", next_step="Correct these variables in the inventory, then run again."
@@ -82,15 +88,15 @@ def model(options: Data) -> Data:
         },
         "timeouts": {f"{part}_seconds": int(options["timeout_seconds"]) for part in (DATABASE, FILES, "proof")},
     }
-    settings = Settings.parse(document, key)
-    wal = settings.for_job(DATABASE) if DATABASE in settings.jobs() else []
+    if ring.told:
+        document["keys"] = ring.told
+    settings = Settings.parse(document, ring)
+    wal = settings.for_wal()
     return {
         "document": document,
         "pgbackrest": pgbackrest_configuration(settings) if DATABASE in settings.jobs() else "",
         "wal_targets": [target.name for target in wal],
-        "wal_files": [
-            {"path": f"/etc/pgbackrest/anchorage-{target.name}.conf", "content": pgbackrest_configuration(settings, target), **PRIVATE} for target in wal
-        ],
+        "wal_files": [{"path": wal_file(target), "content": pgbackrest_configuration(settings, target), **PRIVATE} for target in wal],
         "jobs": settings.jobs(),
         "directories": _directories(settings),
         "away": any(target.away for target in settings.targets),
@@ -105,9 +111,10 @@ def _directories(settings: Settings) -> list[Data]:
     for target in settings.targets:
         if target.type == LOCAL:
             found.append({"path": target.path, "mode": "0711"})
-            found += [{"path": f"{target.path}/{PLACES[job]}", "mode": "0700"} for job in settings.jobs() if job in target.jobs and job != DATABASE]
+            places = [job for job in settings.jobs() if job in target.jobs and job != DATABASE]
+            found += [{"path": f"{target.path}/{target.directory(job)}", "mode": "0700"} for job in places]
             if DATABASE in target.jobs and settings.archive is not None:
-                found.append({"path": f"{target.path}/postgresql", "owner": "postgres", "group": "postgres", "mode": "0750"})
+                found.append({"path": f"{target.path}/{target.directory(DATABASE)}", "owner": "postgres", "group": "postgres", "mode": "0750"})
     return found
 
 

@@ -28,9 +28,9 @@ def prove(settings: Settings, world: World, log: Log, job: str, *, only: str | N
     :arg only: the one target that is asked; the others then keep what was known of them.
     """
     began = world.now()
-    named = [settings.target(only, job)] if only else settings.for_job(job)
-    before = (backup_results.read(world, job).get("proof") or {}).get("targets") or {}
-    known: dict[str, Data] = {target.name: before[target.name] for target in settings.for_job(job) if target.name in before}
+    named = [_asked(settings, job, only)] if only else settings.for_job(job)
+    before = backup_results.read(world, job).get("proof") or {}
+    known: dict[str, Data] = {target.name: backup_results.of(before, target) for target in settings.for_job(job) if backup_results.of(before, target)}
     with backup_run.lock(world, SCRATCH, seconds=PATIENCE):
         for target in named:
             log.say(f"{job}: proving the newest backup at {target.name}")
@@ -38,11 +38,27 @@ def prove(settings: Settings, world: World, log: Log, job: str, *, only: str | N
                 known[target.name] = _apart(settings, world, target) if job == APART else backup_proof.prove(settings, world, log, job=job, target=target)
             except AnchorageError as error:
                 known[target.name] = {"ok": False, "cause": error.message, "finished": world.now()}
-            one = known[target.name]
+            one = known[target.name] = backup_results.placed(target, known[target.name])
             log.say(f"{target.name}: {'proven' if one['ok'] else 'NOT PROVEN'}" + (f": {one['cause']}" if one.get("cause") else ""))
     found = judged(known, began=began, now=world.now())
     backup_results.proven(world, job, found)
     return found
+
+
+def lacking(settings: Settings, world: World, job: str) -> bool:
+    """Tell whether a job's backups at some target were never proven, or only those that a former key made."""
+    proof = backup_results.read(world, job).get("proof") or {}
+    return not proof.get("ok") or not backup_results.covers(proof, settings.for_job(job))
+
+
+def _asked(settings: Settings, job: str, name: str) -> Target:
+    target = settings.target(name, job)
+    if target.former:
+        raise AnchorageError(
+            f"Nothing new goes to {name}, which a former key made, so there is nothing to compare it with.",
+            next_step=f"Look into it: anchorage restore APP --target {name} --latest --plan; or prove what is new: anchorage backup prove {job}.",
+        )
+    return target
 
 
 def _apart(settings: Settings, world: World, target: Target) -> Data:

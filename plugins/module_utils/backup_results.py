@@ -10,7 +10,7 @@ import fcntl
 import json
 import typing as t
 
-from .backup_settings import DIRECTORY
+from .backup_settings import DIRECTORY, Target
 from .world import World
 
 HOUR = 3600.0
@@ -89,9 +89,26 @@ def judged(job: str, targets: t.Mapping[str, Data], *, problem: str, began: floa
         "last_good": now if good else before.get("last_good"),
     }
     for name, one in found["targets"].items():
-        last = ((before.get("targets") or {}).get(name) or {}).get("last_good")
-        one["last_good"] = now if one["ok"] else last
+        last = (before.get("targets") or {}).get(name) or {}
+        # What is good under a former key says nothing of the repository of this one.
+        one["last_good"] = now if one["ok"] else last.get("last_good") if last.get("place") == one.get("place") else None
     return found
+
+
+def placed(target: Target, found: Data) -> Data:
+    """Return what a result says of a target, with the place that it is about."""
+    return {**found, **({"place": target.place} if target.place else {})}
+
+
+def of(found: Data, target: Target) -> Data:
+    """Return what a result, or its proof, says of a target; nothing where that is about repositories of another key."""
+    one = (found.get("targets") or {}).get(target.name) or {}
+    return t.cast("Data", one if (one.get("place") or "") == target.place else {})
+
+
+def covers(found: Data, targets: t.Iterable[Target]) -> bool:
+    """Tell whether a result, or its proof, is about all of some targets as they are now."""
+    return "targets" not in found or all(of(found, target) for target in targets)
 
 
 def fresh(found: Data, now: float, max_age_hours: float) -> bool:

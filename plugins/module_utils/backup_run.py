@@ -17,7 +17,7 @@ import typing as t
 
 from . import backup_apart, backup_dump, backup_results
 from .app import Log
-from .backup_settings import DATABASE, DIRECTORY, DUMP, FILES, GAP, Settings, Target
+from .backup_settings import DATABASE, DIRECTORY, DUMP, FILES, GAP, Settings, Target, wal_file
 from .database import first_line
 from .errors import AnchorageError
 from .world import Completed, World
@@ -118,15 +118,15 @@ def _run(settings: Settings, world: World, log: Log, job: str, *, full: bool, an
 def _guarded(log: Log, target: Target, save: t.Callable[[], Data]) -> Data:
     """Save to one target; what goes wrong there is told, and the next one is served."""
     try:
-        return {"ok": True, "cause": "", **save()}
+        return backup_results.placed(target, {"ok": True, "cause": "", **save()})
     except AnchorageError as error:
         log.say(f"{target.name}: {error.text()}")
-        return {"ok": False, "cause": error.message}
+        return backup_results.placed(target, {"ok": False, "cause": error.message})
 
 
 def _was_there(before: Data, target: Target) -> bool:
     """Tell whether a target had a repository when this job ran last."""
-    return bool(((before.get("targets") or {}).get(target.name) or {}).get("last_good"))
+    return bool(backup_results.of(before, target).get("last_good"))
 
 
 def _gone(target: Target, job: str) -> AnchorageError:
@@ -204,11 +204,13 @@ def _database(settings: Settings, world: World, log: Log, target: Target, *, kno
     if not found.get("db"):
         if known:
             raise _gone(target, DATABASE)
-        created = create(settings, world)
+        created = create(settings, world, target)
         found = info(settings, world, target)
         if not found.get("db"):
             _must(created, target)
         log.say(f"{target.name}: a new repository for this cluster")
+        # WAL that waited for it goes first, and a backup waits for its own.
+        world.run(["systemctl", "start", "anchorage-backup-wal.service"], timeout=600)
     wanted = "full" if full else kind(found, now=world.now(), full_days=settings.full_days, gap=gap(world))
     # What is old is removed afterwards, and by a clock that can be right.
     _must(postgres(settings, world, target, f"--type={wanted}", "--no-expire-auto", "backup", timeout=limit), target)
@@ -223,9 +225,10 @@ def _database(settings: Settings, world: World, log: Log, target: Target, *, kno
     return {"backup": newest["label"], "kind": newest["type"], "bytes": newest["info"]["size"]}
 
 
-def create(settings: Settings, world: World) -> Completed:
-    """Make the stanza where it is missing; pgBackRest does so for all repositories at once, and leaves those alone that have it."""
-    return world.run(["pgbackrest", f"--stanza={settings.cluster.stanza}", "stanza-create"], env=ENVIRONMENT, timeout=300, cwd="/", user="postgres")
+def create(settings: Settings, world: World, target: Target) -> Completed:
+    """Make the stanza where it is missing. pgBackRest does so for all repositories at once, so it is shown no other: one that is away keeps none from it."""
+    words = ["pgbackrest", f"--config={wal_file(target)}", f"--stanza={settings.cluster.stanza}", "stanza-create"]
+    return world.run(words, env=ENVIRONMENT, timeout=300, cwd="/", user="postgres")
 
 
 def _must(done: Completed, target: Target) -> None:
@@ -328,7 +331,7 @@ def _files(settings: Settings, world: World, log: Log, job: str, target: Target,
 
 def _tidy(settings: Settings, world: World, job: str, target: Target, before: Data, limit: float) -> Data:
     """Remove what is older than the retention."""
-    pruned = float(((before.get("targets") or {}).get(target.name) or {}).get("pruned") or 0)
+    pruned = float(backup_results.of(before, target).get("pruned") or 0)
     prune = not 0 <= world.now() - pruned < PRUNED_EVERY
     keep = ["--keep-last=1", "--keep-within-hourly=2d", f"--keep-within-daily={settings.retention_days}d"]
     words = ["forget", f"--tag={job}", f"--host={socket.gethostname()}", "--group-by=host,tags", *keep, *(["--prune"] if prune else [])]
@@ -384,5 +387,10 @@ def restic_said(done: Completed) -> str:
 
 
 def due(settings: Settings, world: World) -> list[str]:
-    """Return the jobs whose last run was no good, or is older than it may be."""
-    return [job for job in settings.jobs() if not backup_results.fresh(backup_results.read(world, job), world.now(), float(settings.ages[f"{job}_hours"]))]
+    """Return the jobs whose last run was no good, is older than it may be, or did not go where a run goes now."""
+    found = {job: backup_results.read(world, job) for job in settings.jobs()}
+    return [
+        job
+        for job, last in found.items()
+        if not backup_results.fresh(last, world.now(), float(settings.ages[f"{job}_hours"])) or not backup_results.covers(last, settings.for_job(job))
+    ]

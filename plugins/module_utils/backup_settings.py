@@ -9,17 +9,21 @@ PostgreSQL goes by pgBackRest, everything else by restic. Both encrypt with one 
 from __future__ import annotations
 
 import dataclasses
+import grp
 import json
 import typing as t
 import urllib.parse
 
+from . import backup_keys
+from .backup_keys import KEY, Ring
 from .encoders import pgbackrest_value, shell_command
 from .errors import AnchorageError
-from .layout import SECRETS, STATE
+from .layout import STATE
 from .world import World
 
+__all__ = ["KEY"]
+
 SETTINGS = "/etc/anchorage/backup.json"
-KEY = f"{SECRETS}/backup.json"
 DIRECTORY = f"{STATE}/backup"
 SSH_KEY = "/etc/anchorage/backup_ssh"
 KNOWN_HOSTS = "/etc/anchorage/backup_known_hosts"
@@ -48,6 +52,10 @@ class Target:
     """A place that keeps backups.
 
     :arg jobs: what goes there.
+    :arg place: what stands behind the names of its repositories; each key after a host's first one has its own.
+    :arg former: of repositories that a former key made, the target that they lie at. Nothing new goes there.
+    :arg until: when those are removed; None while WAL goes there, too.
+    :arg left: since when it does not.
     """
 
     name: str
@@ -64,6 +72,14 @@ class Target:
     port: int = 22
     user: str = ""
     known_hosts: str = ""
+    place: str = ""
+    former: str = ""
+    until: float | None = None
+    left: float | None = None
+
+    def directory(self, job: str) -> str:
+        """Return what the repository of a job is called here."""
+        return f"{PLACES[job]}-{self.place}" if self.place else PLACES[job]
 
     @property
     def append_only(self) -> bool:
@@ -160,11 +176,41 @@ class Settings:
     ages: Data
     timeouts: Data
     key: str = dataclasses.field(repr=False)
+    former: tuple[Target, ...] = ()
+    keys: t.Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    told: Data = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def parse(cls, data: Data, key: str = "") -> Settings:
-        """Return the settings that a document holds."""
-        targets = tuple(Target(**{**target, "jobs": tuple(target["jobs"]), "port": int(target.get("port") or 22)}) for target in data["targets"])
+    def parse(cls, data: Data, key: str | Ring = "") -> Settings:
+        """Return the settings that a document holds.
+
+        What a former key made is a target like any other, to which nothing new goes. One whose key is forgotten is none any more.
+
+        :raises AnchorageError: when the key that the document speaks of is not there.
+        """
+        known = data.get("keys") or {}
+        place = known.get("place") or ""
+        keys = key.keys if isinstance(key, Ring) else {place: key}
+        if place not in keys:
+            raise AnchorageError(
+                f"{SETTINGS} and {KEY} do not speak of the same key.", next_step="Run provision.yml for this host, which writes the one from the other."
+            )
+        targets = tuple(
+            Target(**{**target, "jobs": tuple(target["jobs"]), "port": int(target.get("port") or 22), "place": place}) for target in data["targets"]
+        )
+        former = tuple(
+            dataclasses.replace(
+                target,
+                name=backup_keys.Former(one["number"], one["place"], (), None).name(target.name),
+                place=one["place"],
+                former=target.name,
+                until=one["until"],
+                left=one.get("left"),
+            )
+            for one in known.get("former") or ()
+            for target in targets
+            if target.name in one["targets"] and one["place"] in keys
+        )
         archive = data.get("archive")
         return cls(
             targets=targets,
@@ -179,7 +225,10 @@ class Settings:
             proof=dict(data["proof"]),
             ages=dict(data.get("ages") or {}),
             timeouts=dict(data["timeouts"]),
-            key=key,
+            key=keys[place],
+            former=former,
+            keys=keys,
+            told=dict(known),
         )
 
     @property
@@ -201,12 +250,20 @@ class Settings:
         """Return the targets that a job goes to."""
         return [target for target in self.targets if job in target.jobs]
 
+    def readable(self, job: str) -> list[Target]:
+        """Return the targets that a job's backups can be read from: first those that it goes to, then what former keys made."""
+        return self.for_job(job) + [target for target in self.former if job in target.jobs]
+
+    def for_wal(self) -> list[Target]:
+        """Return the targets that WAL goes to: until a rotation of the key has come to its end, those of the former one as well."""
+        return [target for target in self.readable(DATABASE) if not target.former or target.until is None] if DATABASE in self.jobs() else []
+
     def target(self, name: str | None, job: str) -> Target:
-        """Return a target of a job; the first where none is named.
+        """Return a target that a job's backups can be read from; the first where none is named.
 
         :raises AnchorageError: when there is none.
         """
-        known = self.for_job(job)
+        known = self.readable(job)
         found = next((target for target in known if name in (None, target.name)), None)
         if found is None:
             names = ", ".join(target.name for target in known) or "none"
@@ -218,7 +275,7 @@ class Settings:
 
     def pgbackrest_repo(self, target: Target) -> int:
         """Return the number that pgBackRest's configuration gives a target."""
-        return [known.name for known in self.for_job(DATABASE)].index(target.name) + 1
+        return [known.name for known in self.readable(DATABASE)].index(target.name) + 1
 
     def pgbackrest(self, target: Target, *words: str) -> list[str]:
         """Return a command line of pgBackRest about one target. It runs as postgres."""
@@ -231,7 +288,7 @@ class Settings:
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": "/root",
             "LANG": "C.UTF-8",
-            "RESTIC_PASSWORD": self.key,
+            "RESTIC_PASSWORD": self.keys[target.place],
             "RESTIC_PROGRESS_FPS": "0.016",
         }
         if target.type == S3:
@@ -249,7 +306,7 @@ class Settings:
 
 def repository(target: Target, job: str = FILES) -> str:
     """Return what restic calls the repository of a job at a target."""
-    place = PLACES[job]
+    place = target.directory(job)
     if target.type == S3:
         return f"s3:{target.endpoint.rstrip('/')}/{'/'.join(part for part in (target.bucket, target.path.strip('/'), place) if part)}"
     if target.type == SSH:
@@ -263,14 +320,19 @@ def ssh(target: Target) -> list[str]:
     return ["ssh", "-p", str(target.port), "-i", SSH_KEY, *[word for option in options for word in ("-o", option)], f"{target.user}@{target.host}"]
 
 
+def wal_file(target: Target) -> str:
+    """Return the configuration that knows one target alone."""
+    return f"/etc/pgbackrest/anchorage-{target.name}.conf"
+
+
 def pgbackrest_configuration(settings: Settings, only: Target | None = None) -> str:
     """Return pgBackRest's configuration. It holds the key.
 
     :arg only: the one target that it is to know, as its first; WAL is given to each target by itself.
     """
     lines = ["# Managed by anchorage.vps.backup", "[global]"]
-    for number, target in enumerate([only] if only else settings.for_job(DATABASE), start=1):
-        inside = "/".join(part for part in (target.path.strip("/"), PLACES[DATABASE]) if part)
+    for number, target in enumerate([only] if only else settings.readable(DATABASE), start=1):
+        inside = "/".join(part for part in (target.path.strip("/"), target.directory(DATABASE)) if part)
         values: Data = {"path": f"/{inside}"}
         if target.type == S3:
             endpoint = urllib.parse.urlsplit(target.endpoint)
@@ -292,7 +354,7 @@ def pgbackrest_configuration(settings: Settings, only: Target | None = None) -> 
             {
                 "bundle": "y",
                 "cipher-type": "aes-256-cbc",
-                "cipher-pass": settings.key,
+                "cipher-pass": settings.keys[target.place],
                 "retention-full-type": "time",
                 "retention-full": str(settings.retention_days),
             }
@@ -321,14 +383,7 @@ def read_key(world: World) -> str:
 
     :raises AnchorageError: when it is not there.
     """
-    raw = world.read(KEY)
-    try:
-        return t.cast(str, json.loads(raw or b"{}")["key"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AnchorageError(
-            f"The key of the backups ({KEY}) is {'damaged' if raw else 'missing'}; without it nothing can be saved or read back.",
-            next_step="Give the key that was printed when it was made, as backup_key, and run provision.yml.",
-        ) from error
+    return backup_keys.read(world).key
 
 
 def load(world: World) -> Settings:
@@ -345,6 +400,17 @@ def load(world: World) -> Settings:
             raise AnchorageError(
                 f"{SETTINGS} has schema {data['schema']}, this engine knows {SCHEMA}.", next_step="Run provision.yml with the newer collection for this host."
             )
-        return Settings.parse(data, read_key(world))
+        return Settings.parse(data, backup_keys.read(world))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise AnchorageError(f"{SETTINGS} is damaged: {type(error).__name__}: {error}.", next_step="Run provision.yml for this host.") from error
+
+
+def rewrite(world: World, ring: Ring) -> Settings:
+    """Let the document and pgBackRest's configuration say what the keys are now, as the role backup would write them. Returns the settings."""
+    data = json.loads(world.read(SETTINGS) or b"{}")
+    data = {**{key: value for key, value in data.items() if key != "keys"}, **({"keys": ring.told} if ring.told else {})}
+    settings = Settings.parse(data, ring)
+    world.write_atomic(SETTINGS, (json.dumps(data, indent=4, sort_keys=True) + "\n").encode(), mode=0o600, uid=0, gid=0)
+    if DATABASE in settings.jobs() and world.exists(PGBACKREST):
+        world.write_atomic(PGBACKREST, pgbackrest_configuration(settings).encode(), mode=0o640, uid=0, gid=grp.getgrnam("postgres").gr_gid)
+    return settings

@@ -121,7 +121,7 @@ class ClusterRestore:
         if self.is_exchanged or self._says_done(self.coming):
             go_on()
             return
-        chosen = restore_plan.from_archive(archives(self.settings, self.world, self.wish.target), self.wish)
+        chosen = restore_plan.from_archive(archives(self.settings, self.world, self.wish), self.wish)
         target = self.settings.target(chosen.target, DATABASE)
         self._check_room(chosen.bytes)
         plan = {"cluster": self.cluster.cluster, "from": str(chosen), "at": chosen.at, "bytes": chosen.bytes, "present": self._present()}

@@ -12,7 +12,7 @@ import typing as t
 
 from . import backup_run, restore_plan, scratch_cluster
 from .app import App
-from .backup_settings import ARCHIVE, DATABASE, FILES, Settings
+from .backup_settings import ARCHIVE, DATABASE, FILES, Settings, Target
 from .errors import AnchorageError
 from .restore_plan import Chosen, Wish
 from .world import World
@@ -33,7 +33,7 @@ def choose(settings: Settings, world: World, wish: Wish, wanted: t.Any) -> Chose
         return restore_plan.from_points(App(wanted.app, world).journal.restore_points(), wish)
     if wanted.method == ARCHIVE and not _is_snapshot(settings, wish):
         try:
-            return restore_plan.from_archive(archives(settings, world, wish.target), wish)
+            return restore_plan.from_archive(archives(settings, world, wish), wish)
         except AnchorageError:
             # The archive may be gone with the host that it lay on, while dumps went elsewhere.
             if wish.how == restore_plan.BACKUP or wish.target or not any(settings.dumped(target) for target in settings.for_job(FILES)):
@@ -43,20 +43,36 @@ def choose(settings: Settings, world: World, wish: Wish, wanted: t.Any) -> Chose
 
 def choose_snapshot(settings: Settings, world: World, wish: Wish) -> Chosen:
     """Return the snapshot that fulfils a wish."""
-    return restore_plan.from_snapshots(snapshots(settings, world, wish.target), wish, socket.gethostname())
+    return restore_plan.from_snapshots(snapshots(settings, world, wish), wish, socket.gethostname())
 
 
 def _is_snapshot(settings: Settings, wish: Wish) -> bool:
     """Tell whether a dump is wanted of a database whose WAL is archived: by the snapshot's id, or because the archive does not go to the target."""
     if wish.how == restore_plan.BACKUP:
         return LABEL.fullmatch(t.cast(str, wish.value)) is None
-    return wish.target is not None and all(target.name != wish.target for target in settings.for_job(DATABASE))
+    return wish.target is not None and all(target.name != wish.target for target in settings.readable(DATABASE))
 
 
-def archives(settings: Settings, world: World, only: str | None) -> dict[str, Data | AnchorageError]:
+def asked(settings: Settings, job: str, wish: Wish) -> list[Target]:
+    """Return the targets that may have what is wanted.
+
+    What a former key made holds nothing since it was left. So unless it is named it is asked for a time before, or for a backup, and never for the newest:
+    where no other target answers, old data would be taken for new ones.
+    """
+    if wish.target:
+        return [settings.target(wish.target, job)]
+    moment = wish.moment
+    return [
+        target
+        for target in settings.readable(job)
+        if target.left is None or wish.how == restore_plan.BACKUP or (moment is not None and moment.timestamp() <= target.left)
+    ]
+
+
+def archives(settings: Settings, world: World, wish: Wish) -> dict[str, Data | AnchorageError]:
     """Return what each target has of the cluster."""
     found: dict[str, Data | AnchorageError] = {}
-    for target in [settings.target(only, DATABASE)] if only else settings.for_job(DATABASE):
+    for target in asked(settings, DATABASE, wish):
         try:
             found[target.name] = scratch_cluster.backups(world, settings, target)
         except AnchorageError as error:
@@ -64,10 +80,10 @@ def archives(settings: Settings, world: World, only: str | None) -> dict[str, Da
     return found
 
 
-def snapshots(settings: Settings, world: World, only: str | None) -> dict[str, list[Data] | AnchorageError]:
+def snapshots(settings: Settings, world: World, wish: Wish) -> dict[str, list[Data] | AnchorageError]:
     """Return the snapshots that each target has."""
     found: dict[str, list[Data] | AnchorageError] = {}
-    for target in [settings.target(only, FILES)] if only else settings.for_job(FILES):
+    for target in asked(settings, FILES, wish):
         done = backup_run.restic(settings, world, target, "snapshots", "--json", f"--tag={FILES}", timeout=300)
         try:
             if done.rc != 0:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import typing as t
 
+from ansible_collections.anchorage.vps.plugins.module_utils.backup_keys import Former, Ring
+
 KEY = "0123456789abcdef" * 4
 
 LOCAL = {"name": "local", "type": "local", "path": "/var/backups/anchorage", "jobs": ["database", "files"]}
@@ -45,3 +47,13 @@ DOCUMENT: dict[str, t.Any] = {
 def document(**changes: t.Any) -> dict[str, t.Any]:
     """Return the document with some of its keys replaced."""
     return {**copy.deepcopy(DOCUMENT), **changes}
+
+
+#: A host whose key was rotated: what the former one has saved is still there, at two targets.
+NEW_KEY = "fedcba9876543210" * 4
+PLACE = "abcd0123"
+
+
+def ring(until: float | None = 1_900_000_000.0) -> Ring:
+    """Return the keys of such a host; with no C(until), its rotation is under way."""
+    return Ring(NEW_KEY, PLACE, 2, (Former(1, "", ("local", "offsite"), until, until and until - 30 * 86400, key=KEY),))

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import backup_command, backup_proofs, backup_results, backup_run, backup_settings
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_command, backup_former, backup_proofs, backup_results, backup_run, backup_settings
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import DATABASE, FILES, Settings
 from ansible_collections.anchorage.vps.plugins.module_utils.command import main
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
@@ -127,3 +127,12 @@ def test_the_unit_of_a_killed_run_leaves_its_word(told, monkeypatch):
     monkeypatch.setenv("SERVICE_RESULT", "oom-kill")
     assert main(["backup", "ended", "files"]) == 0
     assert backup_results.read(told.host, FILES)["cause"] == "the run was ended before it was done (oom-kill)"
+
+
+@pytest.mark.parametrize(("result", "asked"), [({}, True), ({"ok": False}, False), ({"clock_doubted": True}, False)])
+def test_what_former_keys_made_may_go_after_a_good_run_by_a_good_clock(told, monkeypatch, result, asked):
+    removed = []
+    monkeypatch.setattr(backup_run, "run", lambda *_args, **_options: {"ok": True, **result})
+    monkeypatch.setattr(backup_former, "remove", lambda settings, world, log, job: removed.append(job))
+    main(["backup", "run", "files"])
+    assert removed == ([FILES] if asked else [])

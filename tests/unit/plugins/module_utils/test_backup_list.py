@@ -13,7 +13,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import Complet
 
 from . import backup_fakes
 from .backup_fakes import NOW, backup
-from .backup_samples import KEY, LOCAL, OFFSITE, document
+from .backup_samples import KEY, LOCAL, OFFSITE, document, ring
 
 
 @pytest.fixture
@@ -51,3 +51,12 @@ def test_each_target_is_asked_and_one_that_is_away_is_told_beside_the_others(hos
 def test_a_damaged_backup_says_so(host):
     host.backups = [backup("20261130-052628F", error=True)]
     assert any("DAMAGED" in line for line in lines(listing(Settings.parse(document(), KEY), host), str))
+
+
+@pytest.mark.parametrize(("until", "words"), [(5.0, "goes 5.0"), (None, "whose rotation is under way")])
+def test_what_a_former_key_made_is_listed_with_the_time_when_it_goes(host, until, words):
+    host.backups = [backup("20261130-052628F")]
+    found = listing(Settings.parse(document(keys=ring(until).told), ring(until)), host)
+    assert [place["target"] for place in found] == ["local", "local-before-2"] * 2 and found[1]["until"] == until
+    told = lines(found, str)
+    assert words in next(line for line in told if line.startswith("database at local-before-2")) and "former" not in told[0]

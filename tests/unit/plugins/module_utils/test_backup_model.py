@@ -13,7 +13,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings impo
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 
 from .backup_samples import KEY as SECRET
-from .backup_samples import LOCAL, OFFSITE, VAULT
+from .backup_samples import LOCAL, NEW_KEY, OFFSITE, PLACE, VAULT, ring
 
 ROLE = pathlib.Path(__file__).resolve().parents[4] / "roles" / "backup"
 CLUSTER = {"version": "17", "cluster": "main", "port": 5432}
@@ -90,6 +90,31 @@ def test_what_holds_money_has_a_place_of_its_own():
     assert "no target of backup_targets has the job apart, which saves shop-btcpay" in refused(
         apart=[{"name": "shop-btcpay", "directory": "/x"}], targets=[{**LOCAL, "jobs": ["files"]}]
     )
+
+
+def rotated(until, **changes):
+    keys = ring(until)
+    return model(options(postgresql=CLUSTER, databases=[SHOP], targets=[LOCAL, OFFSITE], kept_key=NEW_KEY, kept=keys.as_dict(), **changes))
+
+
+def test_while_the_key_is_rotated_wal_goes_to_the_repositories_of_both():
+    found = rotated(None)
+    assert found["wal_targets"] == ["local", "offsite", "local-before-2", "offsite-before-2"]
+    new, _offsite, former, _away = [entry["content"] for entry in found["wal_files"]]
+    assert NEW_KEY in new and SECRET not in new and SECRET in former and NEW_KEY not in former
+    assert {"path": f"/var/backups/anchorage/postgresql-{PLACE}", "owner": "postgres", "group": "postgres", "mode": "0750"} in found["directories"]
+    assert f"/var/backups/anchorage/files-{PLACE}" in [entry["path"] for entry in found["directories"]]
+
+
+def test_after_a_rotation_wal_goes_to_the_new_one_and_the_former_one_is_still_read():
+    found = rotated(5.0)
+    assert found["wal_targets"] == ["local", "offsite"] and len(found["wal_files"]) == 2
+    assert SECRET in found["pgbackrest"] and SECRET not in str(found["document"]) and NEW_KEY not in str(found["document"])
+
+
+def test_the_name_of_a_former_target_is_taken():
+    with pytest.raises(AnchorageError, match="'local-before-2', is taken by what a former key made"):
+        model(options(targets=[LOCAL, {**OFFSITE, "name": "local-before-2"}], kept_key=NEW_KEY, kept=ring().as_dict()))
 
 
 @pytest.mark.parametrize(

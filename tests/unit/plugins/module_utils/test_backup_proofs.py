@@ -12,7 +12,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.errors import Anchor
 
 from . import backup_fakes
 from .backup_fakes import NOW
-from .backup_samples import KEY, LOCAL, OFFSITE, document
+from .backup_samples import KEY, LOCAL, OFFSITE, PLACE, document, ring
 
 BOTH = Settings.parse(document(targets=[LOCAL, OFFSITE]), KEY)
 
@@ -65,3 +65,15 @@ def test_a_target_that_was_taken_away_counts_no_more(host, proofs):
     proofs["offsite"] = "a pack is damaged"
     prove(host)
     assert backup_proofs.prove(Settings.parse(document(), KEY), host, Log(lambda line: None), FILES)["ok"]
+
+
+def test_a_proof_with_the_former_key_proves_nothing_of_the_new_one(host, proofs):
+    rotated = Settings.parse(document(targets=[LOCAL, OFFSITE], keys=ring().told), ring())
+    prove(host)
+    assert not backup_proofs.lacking(BOTH, host, FILES) and backup_proofs.lacking(rotated, host, FILES)
+    found = backup_proofs.prove(rotated, host, Log(lambda line: None), FILES, only="local")
+    assert list(found["targets"]) == ["local"] and found["targets"]["local"]["place"] == PLACE and backup_proofs.lacking(rotated, host, FILES)
+    backup_proofs.prove(rotated, host, Log(lambda line: None), FILES)
+    assert not backup_proofs.lacking(rotated, host, FILES)
+    with pytest.raises(AnchorageError, match="Nothing new goes to local-before-2"):
+        backup_proofs.prove(rotated, host, Log(lambda line: None), FILES, only="local-before-2")

@@ -17,7 +17,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.world import Complet
 
 from . import backup_fakes
 from .backup_fakes import NOW, SNAPSHOT, backup
-from .backup_samples import KEY, LOCAL, OFFSITE, VAULT, document
+from .backup_samples import KEY, LOCAL, OFFSITE, PLACE, VAULT, document, ring
 
 DAY = 86400
 FULL = "[055]: unable to write"
@@ -263,3 +263,37 @@ def test_due_is_what_has_no_good_young_result(host, log, tmp_path):
     host.broken["--rdb"] = Completed(1, "", "no\n")
     run(wanted, host, log, FILES)
     assert FILES in due(wanted, host)
+
+
+# ---- with a new key
+
+
+def rotated(tmp_path):
+    (tmp_path / "etc").mkdir(exist_ok=True)
+    return Settings.parse(document(paths=[str(tmp_path / "etc")], keys=ring(None).told), ring(None))
+
+
+@pytest.mark.parametrize("job", [DATABASE, FILES])
+def test_a_new_key_makes_everything_due_and_begins_anew_without_being_asked(host, log, tmp_path, job):
+    run(settings(tmp_path), host, log, job)
+    assert due(settings(tmp_path), host) == [other for other in (DATABASE, FILES) if other != job]
+    assert job in due(rotated(tmp_path), host)
+    host.stanza, host.backups, host.ran = False, [], []
+    found = run(rotated(tmp_path), host, log, job)
+    assert found["ok"] and found["targets"]["local"]["place"] == PLACE and list(found["targets"]) == ["local"] and job not in due(rotated(tmp_path), host)
+    if job == DATABASE:
+        (create,) = [words for words in host.words("pgbackrest") if "stanza-create" in words]
+        assert create == ["pgbackrest", "--config=/etc/pgbackrest/anchorage-local.conf", "--stanza=main", "stanza-create"]
+    else:
+        assert f"--repo=/var/backups/anchorage/files-{PLACE}" in host.repositories
+
+
+def test_once_it_was_there_a_repository_of_the_new_key_is_missed_as_any_other(host, log, tmp_path):
+    host.broken["init"] = Completed(1, "", "Fatal: no space\n")
+    run(settings(tmp_path), host, log, FILES)
+    bad = run(rotated(tmp_path), host, log, FILES)
+    assert not bad["ok"] and bad["targets"]["local"]["last_good"] is None, "that the former one was good says nothing of it"
+    host.broken.clear()
+    assert run(rotated(tmp_path), host, log, FILES)["ok"]
+    host.repositories.clear()
+    assert "which was there before, is gone" in run(rotated(tmp_path), host, log, FILES)["cause"]

@@ -12,7 +12,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import backup_settin
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import DATABASE, FILES, Settings, load, pgbackrest_configuration, repository
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 
-from .backup_samples import KEY, LOCAL, OFFSITE, VAULT, document
+from .backup_samples import KEY, LOCAL, NEW_KEY, OFFSITE, PLACE, VAULT, document, ring
 
 
 def parse(**changes):
@@ -126,3 +126,68 @@ def test_what_cannot_be_read_is_named(files, words):
     with pytest.raises(AnchorageError, match=words) as error:
         load(Disk(**files))
     assert error.value.next_step
+
+
+def rotated(until=1_900_000_000.0, **changes):
+    keys = ring(until)
+    return Settings.parse(document(targets=[LOCAL, OFFSITE, VAULT], keys=keys.told, **changes), keys)
+
+
+def test_what_a_former_key_made_is_a_target_that_nothing_new_goes_to():
+    settings = rotated()
+    assert [target.name for target in settings.for_job(FILES)] == ["local", "offsite", "vault"]
+    assert [target.name for target in settings.readable(FILES)] == ["local", "offsite", "vault", "local-before-2", "offsite-before-2"]
+    former = settings.target("local-before-2", DATABASE)
+    assert (former.former, former.until, former.path) == ("local", 1_900_000_000.0, "/var/backups/anchorage")
+    assert settings.target(None, DATABASE).name == "local"
+
+
+def test_each_key_has_repositories_of_its_own():
+    settings = rotated()
+    found = {target.name: (repository(target), settings.restic(target)[1]["RESTIC_PASSWORD"]) for target in settings.readable(FILES)}
+    assert found["local"] == (f"/var/backups/anchorage/files-{PLACE}", NEW_KEY) and found["local-before-2"] == ("/var/backups/anchorage/files", KEY)
+    assert found["vault"][0] == f"rclone:shop/files-{PLACE}"
+    told = section(settings)
+    assert [told[f"repo{number}-path"] for number in range(1, 5)] == [
+        f"/var/backups/anchorage/postgresql-{PLACE}",
+        f"/shop/postgresql-{PLACE}",
+        "/var/backups/anchorage/postgresql",
+        "/shop/postgresql",
+    ]
+    assert [told[f"repo{number}-cipher-pass"] for number in range(1, 5)] == [NEW_KEY, NEW_KEY, KEY, KEY]
+    assert settings.pgbackrest_repo(settings.target("offsite-before-2", DATABASE)) == 4 and NEW_KEY not in repr(settings)
+
+
+def test_wal_goes_to_both_until_the_former_key_is_left():
+    assert [target.name for target in rotated(None).for_wal()] == ["local", "offsite", "local-before-2", "offsite-before-2"]
+    assert [target.name for target in rotated().for_wal()] == ["local", "offsite"] and rotated(archive=None).for_wal() == []
+
+
+def test_a_key_that_is_forgotten_takes_its_targets_along():
+    keys = ring()
+    settings = Settings.parse(document(targets=[LOCAL], keys=keys.told), backup_settings.Ring(NEW_KEY, PLACE, 2))
+    assert settings.former == () and settings.key == NEW_KEY
+
+
+def test_until_the_role_has_written_the_new_key_down_the_one_before_is_used():
+    assert Settings.parse(document(), ring()).key == KEY
+
+
+def test_a_document_of_another_key_is_refused():
+    with pytest.raises(AnchorageError, match="do not speak of the same key"):
+        Settings.parse(document(keys=ring().told), backup_settings.Ring(KEY))
+
+
+def test_what_the_engine_rewrites_is_what_the_role_would_write(tmp_path, monkeypatch):
+    class World(Disk):
+        def exists(self, path):
+            return path in self.files
+
+        def write_atomic(self, path, data, **_owner):
+            self.files[path] = data
+
+    monkeypatch.setattr(backup_settings.grp, "getgrnam", lambda name: type("Group", (), {"gr_gid": 5}))
+    world = World(**{backup_settings.SETTINGS: json.dumps(document(keys=ring().told)).encode(), backup_settings.PGBACKREST: b""})
+    backup_settings.rewrite(world, backup_settings.Ring(NEW_KEY))
+    assert json.loads(world.files[backup_settings.SETTINGS]) == document() and world.files[backup_settings.SETTINGS].startswith(b'{\n    "ages": {')
+    assert NEW_KEY.encode() in world.files[backup_settings.PGBACKREST] and KEY.encode() not in world.files[backup_settings.PGBACKREST]

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import datetime
 import json
 import types
 
@@ -14,7 +15,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils.errors import Anchor
 from ansible_collections.anchorage.vps.plugins.module_utils.restore_plan import Chosen, Wish
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
-from .backup_samples import KEY, LOCAL, OFFSITE, VAULT, document
+from .backup_samples import KEY, LOCAL, OFFSITE, VAULT, document, ring
 
 ARCHIVE = {"backup": [{"label": "20231114-013000F", "timestamp": {"stop": 1}, "info": {"size": 1}}]}
 SNAPSHOT = {"id": "a" * 64, "time": "2023-11-14T01:30:00Z", "hostname": "vps"}
@@ -111,3 +112,44 @@ def test_the_label_of_a_backup_is_told_from_the_id_of_a_snapshot():
     assert all(restore_source.LABEL.fullmatch(label) for label in good)
     assert not any(restore_source.LABEL.fullmatch(name) for name in ("aaaaaaaa", "20231114", "12345678"))
     assert restore_plan.BACKUP == "backup"
+
+
+LEFT = datetime.datetime.fromtimestamp(ring().former[0].left, datetime.timezone.utc)
+ROTATED = Settings.parse(document(targets=[LOCAL], databases=[{"name": "shop", "method": "archive", "app": "shop"}], keys=ring().told), ring())
+
+
+@pytest.mark.parametrize(
+    ("wish", "wanted"),
+    [
+        (Wish("database", "shop"), None),
+        (Wish("database", "shop", "time", (LEFT + datetime.timedelta(seconds=1)).isoformat()), None),
+        (Wish("database", "shop", "time", LEFT.isoformat()), "local-before-2"),
+        (Wish("database", "shop", "backup", "20231114-013000F"), "local-before-2"),
+        (Wish("database", "shop", target="local-before-2"), "local-before-2"),
+        (Wish("files", "shop", "time", LEFT.isoformat(), None), "local-before-2"),
+        (Wish("files", "shop"), None),
+    ],
+)
+def test_what_a_former_key_made_is_never_taken_for_the_newest(backups, wish, wanted):
+    """Here the repository of the key of now is away."""
+    backups.archives["local"] = AnchorageError("it is away")
+    backups.snapshots["local"] = Completed(1, "", "Fatal: it is away")
+    take = restore_source.choose_snapshot if wish.what == "files" else choose_of_rotated
+    if wanted:
+        assert take(ROTATED, World(), wish).target == wanted
+    else:
+        with pytest.raises(AnchorageError, match="it is away"):
+            take(ROTATED, World(), wish)
+    backups.archives.clear()
+    backups.snapshots.clear()
+    assert take(ROTATED, World(), wish).target == (wish.target or "local")
+
+
+def choose_of_rotated(settings_, _world, wish):
+    return choose(settings_, wish)
+
+
+def test_while_a_rotation_is_under_way_both_have_the_newest(backups):
+    backups.archives["local"] = AnchorageError("it is empty yet")
+    under_way = Settings.parse(document(targets=[LOCAL], databases=[{"name": "shop", "method": "archive", "app": "shop"}], keys=ring(None).told), ring(None))
+    assert choose(under_way, Wish("database", "shop")).target == "local-before-2"
