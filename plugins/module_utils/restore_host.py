@@ -8,14 +8,15 @@ Secrets come first: provisioning makes those that are missing, and new ones woul
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
 import typing as t
 
-from . import backup_run, restore_plan, restore_source
+from . import backup_keys, backup_run, backup_settings, restore_plan, restore_source
 from .app import Log
-from .backup_settings import DATABASE, FILES, PLACES, Settings
+from .backup_settings import DATABASE, FILES, Settings
 from .errors import AnchorageError
 from .layout import DOCUMENTS, SECRETS
 from .restore_journal import DIRECTORY
@@ -102,6 +103,25 @@ def finish(world: World) -> Data:
     return data
 
 
+def place(world: World, log: Log) -> Settings:
+    """Find the repositories that the key opens, and remember where they are. Returns the settings.
+
+    A key that was made by a rotation has them at a place that follows from it; a host's first one has them where names have nothing behind them.
+    """
+    ring = backup_keys.read(world)
+    if ring.place:
+        return backup_settings.rewrite(world, ring)
+    derived = dataclasses.replace(ring, place=backup_keys.place_of(ring.key))
+    settings = backup_settings.Settings.parse({**json.loads(world.read(backup_settings.SETTINGS) or b"{}"), "keys": derived.told}, derived)
+    for target in settings.for_job(FILES):
+        if backup_run.restic(settings, world, target, "cat", "config", timeout=120).rc == 0:
+            log.say(f"{target.name}: the key opens {target.directory(FILES)}")
+            # The key first: what the role writes follows from it.
+            backup_keys.write(world, derived)
+            return backup_settings.rewrite(world, derived)
+    return backup_settings.load(world)
+
+
 def early(settings: Settings) -> list[str]:
     """Return the paths that must be there before anything is provisioned: secrets, and keys of certificates."""
     return [SECRETS, *(path for path in settings.paths if path.startswith("/etc/") and path.rstrip("/") != MADE)]
@@ -181,8 +201,8 @@ def _place(world: World, path: str, source: str) -> bool:
 
 def own(settings: Settings, world: World) -> None:
     """Give repositories that lie on this host to its own postgres: on the lost host, that user had another number."""
-    for target in settings.for_job(DATABASE):
-        path = f"{target.path}/{PLACES[DATABASE]}"
+    for target in settings.readable(DATABASE):
+        path = f"{target.path}/{target.directory(DATABASE)}"
         if not target.away and world.exists(path):
             done = world.run(["chown", "-hR", "postgres:postgres", path], timeout=3600)
             if done.rc != 0:
@@ -196,9 +216,9 @@ def sources(settings: Settings, world: World, wish: Wish) -> str:
     """
     if not [database for database in settings.databases if not database.url]:
         return "none"
-    archived = [target.name for target in settings.for_job(DATABASE) if wish.target in (None, target.name)]
+    archived = [target.name for target in settings.readable(DATABASE) if wish.target in (None, target.name)]
     if settings.archive is not None and archived:
-        found = restore_source.archives(settings, world, wish.target)
+        found = restore_source.archives(settings, world, wish)
         try:
             restore_plan.from_archive(found, wish)
             return "cluster"

@@ -98,7 +98,8 @@ def _begin(module: AnsibleModule, world: World) -> dict[str, t.Any]:
 def _secrets(module: AnsibleModule, world: World) -> dict[str, t.Any]:
     lines: list[str] = []
     wish = restore_host.wish(module.params["time"], module.params["target"], world.now())
-    came = restore_host.fetch(backup_settings.load(world), world, Log(lines.append), wish)
+    log = Log(lines.append)
+    came = restore_host.fetch(restore_host.place(world, log), world, log, wish)
     restore_host.mark(world, "secrets")
     return {"changed": bool(came), "came": came, "lines": lines}
 

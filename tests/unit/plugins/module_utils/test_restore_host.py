@@ -3,19 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import backup_run, restore_host, restore_source
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_keys, backup_run, backup_settings, restore_host, restore_source
 from ansible_collections.anchorage.vps.plugins.module_utils.app import Log
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import Settings
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.restore_plan import Chosen
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed, World
 
-from .backup_samples import LOCAL, VAULT, document
+from .backup_samples import KEY, LOCAL, OFFSITE, VAULT, document
 
 SETTINGS = Settings.parse(document())
 
@@ -173,3 +174,26 @@ def test_a_damaged_record_is_told(place):
     (place / "state" / "recovery.json").write_text("{")
     with pytest.raises(AnchorageError, match="is damaged"):
         restore_host.read(World())
+
+
+@pytest.mark.parametrize("opened", ["", "offsite"])
+def test_the_key_says_where_its_repositories_are(tmp_path, monkeypatch, opened):
+    files = {backup_settings.SETTINGS: json.dumps(document(targets=[LOCAL, OFFSITE])).encode(), backup_keys.KEY: json.dumps({"key": KEY}).encode()}
+    world, where = World(), backup_keys.place_of(KEY)
+    monkeypatch.setattr(world, "read", files.get)
+    monkeypatch.setattr(world, "exists", files.__contains__)
+    monkeypatch.setattr(world, "write_atomic", lambda path, data, **_owner: files.__setitem__(path, data))
+    asked = []
+
+    def restic(_settings, _world, target, *words, timeout):
+        asked.append((target.name, target.place, words))
+        return Completed(0 if target.name == opened else 10, "", "")
+
+    monkeypatch.setattr(backup_run, "restic", restic)
+    settings = restore_host.place(world, Log(lambda line: None))
+    assert asked == [(name, where, ("cat", "config")) for name in ("local", "offsite")]
+    assert [target.place for target in settings.targets] == [where if opened else ""] * 2
+    assert json.loads(files[backup_keys.KEY]).get("place", "") == (where if opened else "")
+    asked.clear()
+    restore_host.place(world, Log(lambda line: None))
+    assert bool(asked) == (not opened), "what was found is not looked for again"
