@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from . import backup_results, backup_run, backup_settings, host_probe
+from . import backup_keys, backup_results, backup_run, backup_settings, host_probe
 from .backup_settings import DATABASE, Archive, Settings
 from .errors import AnchorageError
 from .health import FAIL, WARN, Check, Verdict, Watch, judge, verdict
@@ -16,6 +16,9 @@ from .world import World
 
 #: Seconds that a segment may wait for its target: PostgreSQL tries again after a minute, and a large one takes its time.
 PATIENCE = 300
+
+#: Hours that a rotation of the key may take.
+ROTATION_HOURS = 24
 
 #: The size of a segment in MB, as every Debian has it.
 SEGMENT_MB = 16
@@ -79,6 +82,16 @@ def judge_restore(world: World) -> Check:
     return judge("restore", not journal.unfinished or runs, evidence={"runs": runs}, cause=cause, advice="anchorage restore --resume")
 
 
+def judge_rotation(world: World) -> list[Check]:
+    """Judge whether a rotation of the key was left half-way: nothing is lost by it, and everything is kept twice until it goes on."""
+    rotation = backup_keys.read(world).rotation
+    if not rotation:
+        return []
+    hours = (world.now() - rotation["began_at"]) / 3600
+    cause = f"the rotation of the backups' key has been under way for {hours:.0f} h"
+    return [judge("key", hours <= ROTATION_HOURS, evidence={"hours": round(hours, 1)}, cause=cause, advice="rotate_backup_key.yml", severity=WARN)]
+
+
 def judge_places(settings: Settings) -> Check:
     """Judge where the backups are: what lies on this very machine goes with it."""
     away = [target.name for target in settings.targets if target.away]
@@ -102,7 +115,7 @@ def check(world: World) -> Verdict:
         checks = [Check("settings", FAIL, {}, error.message.rstrip("."), error.next_step or "")]
         return verdict("The backup", Watch(tuple(checks), 1, 0, 0, 1, world.monotonic() - began), good="")
     checks = [found for backup in expected(settings) for found in host_probe.judge_backup(world, backup)]
-    checks += [*judge_clock(world, settings), judge_restore(world)]
+    checks += [*judge_clock(world, settings), *judge_rotation(world), judge_restore(world)]
     if settings.archive is not None:
         checks += judge_archive(world, settings.archive)
     healthy = all(one.healthy for one in checks)

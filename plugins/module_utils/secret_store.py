@@ -90,7 +90,8 @@ def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, 
         if kept.get(name) not in (None, "", value):
             raise AnchorageError(
                 f"{path_of(app)} keeps another {name} than the one that was given; what was made with the former could not be read any more.",
-                next_step=f"Leave the given {name} out of the inventory, or give the one that is kept.",
+                next_step=f"Leave the given {name} out of the inventory, or give the one that is kept."
+                + (" To put the given one in its place: rotate_backup_key.yml." if app == "backup" else ""),
             )
     new = missing(kept, [*wanted, *(given or {})])
     if new and not check:

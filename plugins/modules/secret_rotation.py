@@ -11,6 +11,8 @@ short_description: Make an app's secrets anew, state by state
 description:
   - Keeps how far a rotation is in C(/etc/anchorage/secrets/<app>.rotation.json), owned by root, mode V(0600), on the host that keeps the app's secrets.
     New values are made once, there, so a run that was cut off is gone on with by the next.
+  - With O(app=backup) it is the key that encrypts the backups of the host, whose state lies with it in C(/etc/anchorage/secrets/backup.json).
+    C(rotate_backup_key.yml) calls it then.
   - C(rotate_secrets.yml) calls it between the tasks that bring services and releases to what M(anchorage.vps.app_secrets) says in each state.
   - No answer of it holds a secret.
 version_added: 0.1.0
@@ -36,13 +38,19 @@ options:
       - With V(disconnect), on the host of Redis, connections are ended that were made before the rotation began.
       - With V(prove), on a host of the app, it is proven that the new credentials get in and the old ones do not. Nothing is changed.
       - With V(finish), the new ones are the ones that are kept, and the old ones are forgotten.
+      - >-
+        With O(app=backup), V(begin) makes the new key, V(prove) sees that every job is saved and proven with it and that the former one opens none of that,
+        V(retire) lets nothing new go to the repositories of the former one and says until when they stay, and V(finish) ends the rotation.
     type: str
     choices: [begin, use, retire, disconnect, prove, finish]
     required: true
   app:
-    description: Name of the app.
+    description: Name of the app; V(backup), which is the name of no app, for the key of the backups.
     type: str
     required: true
+  key:
+    description: With O(app=backup) and O(operation=begin), the new key, where somebody chose one; without it the host makes one.
+    type: str
   offered:
     description: With O(operation=begin), every secret of the app. The filter P(anchorage.vps.rotation_choices#filter) makes this from a contract.
     type: list
@@ -68,10 +76,11 @@ options:
     description: With O(operation=disconnect), how old a connection must be to be ended.
     type: float
   document:
-    description: With O(operation=prove), what the contract says of the app, as JSON.
+    description: With O(operation=prove) of an app, what the contract says of the app, as JSON.
     type: str
   former:
-    description: With O(operation=prove), what was used before, as JSON. The filter P(anchorage.vps.rotation_former#filter) makes this from a contract.
+    description:
+      - With O(operation=prove) of an app, what was used before, as JSON. The filter P(anchorage.vps.rotation_former#filter) makes this from a contract.
     type: str
 """
 
@@ -83,6 +92,13 @@ EXAMPLES = r"""
     offered: "{{ anchorage_contract | anchorage.vps.rotation_choices('shop') }}"
     wanted: [database, redis]
   register: shop_rotation
+
+- name: Begin with a new key of the backups
+  anchorage.vps.secret_rotation:
+    operation: begin
+    app: backup
+    key: "{{ backup_key | default('') }}"
+  register: backup_rotation
 """
 
 RETURN = r"""
@@ -96,7 +112,7 @@ under_way:
   type: bool
   returned: with begin
 phase:
-  description: The state that was reached.
+  description: The state that was reached; of the key of the backups V(save) (both are used) or V(leave) (nothing new goes to the former one).
   type: str
   returned: with begin
   sample: accept
@@ -104,16 +120,16 @@ secrets:
   description: Names of what is rotated.
   type: list
   elements: str
-  returned: with begin
+  returned: with begin of an app
   sample: [database, redis]
 teaches:
   description: Whether processes must learn new keys in a release of its own, before they use them.
   type: bool
-  returned: with begin
+  returned: with begin of an app
 age_seconds:
   description: Seconds since it began.
   type: float
-  returned: with begin
+  returned: with begin of an app
 lines:
   description: For people, what is going to be done, or what was proven.
   type: list
@@ -127,11 +143,14 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.anchorage.vps.plugins.module_utils import rotation, rotation_proof, secret_store
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_rotation, rotation, rotation_proof, secret_store
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import SECRETS
 from ansible_collections.anchorage.vps.plugins.module_utils.world import World
+
+#: Under this name a host keeps the key of its backups. Debian has a user of that name, so no app has it.
+BACKUP = "backup"
 
 REDIS_HELPER = "/usr/local/lib/anchorage/redis-instance"
 
@@ -203,6 +222,23 @@ def _prove(module: AnsibleModule) -> dict[str, t.Any]:
     return {"lines": rotation_proof.prove(world, document, json.loads(module.params["former"]), live)}
 
 
+def _backup(module: AnsibleModule) -> dict[str, t.Any]:
+    """Do an operation on the key of the backups."""
+    world, operation, name = World(), module.params["operation"], module.params["id"] or ""
+    if not os.path.isdir(SECRETS):
+        raise AnchorageError("This host has no backups yet.", next_step="Run site.yml first, which makes them.")
+    with secret_store.alone():
+        if operation == "begin":
+            return backup_rotation.begin(world, module.params["key"] or "", check=module.check_mode)
+        if module.check_mode:
+            return {"changed": operation != "prove", "lines": []}
+        if operation == "prove":
+            return {"lines": backup_rotation.prove(world, name)}
+        if operation in ("retire", "finish"):
+            return backup_rotation.leave(world, name) if operation == "retire" else backup_rotation.finish(world, name)
+    raise AnchorageError(f"The key of the backups knows no operation {operation}.")
+
+
 OPERATIONS = {"begin": _begin, "use": _advance, "retire": _advance, "disconnect": _disconnect, "prove": _prove, "finish": _finish}
 
 
@@ -212,6 +248,7 @@ def main() -> None:
         argument_spec={
             "operation": {"type": "str", "choices": [*OPERATIONS], "required": True},
             "app": {"type": "str", "required": True},
+            "key": {"type": "str", "no_log": True},
             "offered": {"type": "list", "elements": "dict", "default": []},
             "wanted": {"type": "list", "elements": "str", "default": []},
             "id": {"type": "str"},
@@ -226,12 +263,14 @@ def main() -> None:
             ("operation", "retire", ["id"]),
             ("operation", "finish", ["id"]),
             ("operation", "disconnect", ["user", "older_seconds"]),
-            ("operation", "prove", ["document", "former"]),
         ],
         supports_check_mode=True,
     )
+    operation = _backup if module.params["app"] == BACKUP else OPERATIONS[module.params["operation"]]
+    if operation is _prove and not (module.params["document"] and module.params["former"]):
+        module.fail_json(msg="operation is prove but all of the following are missing: document, former")
     try:
-        module.exit_json(**{"changed": False, **OPERATIONS[module.params["operation"]](module)})
+        module.exit_json(**{"changed": False, **operation(module)})
     except AnchorageError as error:
         module.fail_json(msg=error.text(), error=error.as_dict())
 

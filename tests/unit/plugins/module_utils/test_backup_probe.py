@@ -11,7 +11,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import backup_probe,
 from ansible_collections.anchorage.vps.plugins.module_utils.backup_settings import GAP, Settings
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
 
-from .backup_samples import KEY, LOCAL, OFFSITE, document
+from .backup_samples import KEY, LOCAL, OFFSITE, document, ring
 from .health_fakes import FakeWorld
 
 STATUS = "/var/lib/postgresql/17/main/pg_wal/archive_status"
@@ -110,6 +110,16 @@ def test_a_restore_that_was_cut_off_is_red_until_it_is_finished():
     host.files[restore_journal.PATH] = json.dumps({**journal, "under_way": False})
     host.commands = None
     assert told(host).healthy
+
+
+@pytest.mark.parametrize(("hours", "verdict"), [(2, "ok"), (25, "warn")])
+def test_a_rotation_of_the_key_that_was_left_half_way_is_a_warning(hours, verdict):
+    host = Host()
+    rotation = {"id": "3f2a", "began_at": host.now() - hours * 3600, "phase": "save"}
+    host.files[backup_settings.KEY] = json.dumps({**ring(None).as_dict(), "rotation": rotation})
+    (check,) = backup_probe.judge_rotation(host)
+    assert check.verdict == verdict and told(host).healthy
+    assert verdict == "ok" or ("has been under way for 25 h" in check.cause and check.advice == "rotate_backup_key.yml")
 
 
 def test_backups_on_this_machine_alone_go_with_it():

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import secret_store
+from ansible_collections.anchorage.vps.plugins.module_utils import backup_rotation, secret_store
 from ansible_collections.anchorage.vps.plugins.modules import secret_rotation
 from ansible_collections.anchorage.vps.tests.unit.plugins.modules.health_runner import run_module
 
@@ -97,3 +97,33 @@ def test_a_host_without_secrets_is_told(host, monkeypatch):
     monkeypatch.setattr(secret_rotation, "SECRETS", str(host / "none"))
     code, refused = begin()
     assert code == 1 and "Run site.yml first" in refused["msg"]
+
+
+def test_the_key_of_the_backups_is_rotated_by_the_same_operations(host, monkeypatch):
+    asked = []
+    monkeypatch.setattr(backup_rotation, "begin", lambda world, given, *, check: asked.append((given, check)) or {"changed": True, "id": "3f2a", "lines": []})
+    for name in ("prove", "leave", "finish"):
+        answer = ["proven"] if name == "prove" else {"changed": True, "lines": [name]}
+        monkeypatch.setattr(backup_rotation, name, lambda world, id, name=name, answer=answer: asked.append((name, id)) or answer)
+
+    def ask(operation, **params):
+        code, result = run_module(secret_rotation, operation=operation, app="backup", **params)
+        return code, result["changed"], result["lines"]
+
+    assert ask("begin", key=OLD) == (0, True, []) and ask("begin", check_mode=True) == (0, True, [])
+    assert ask("prove", id="3f2a") == (0, False, ["proven"]) and ask("retire", id="3f2a") == (0, True, ["leave"])
+    assert ask("finish", id="3f2a") == (0, True, ["finish"]) and ask("finish", id="3f2a", check_mode=True) == (0, True, [])
+    assert asked == [(OLD, False), ("", True), ("prove", "3f2a"), ("leave", "3f2a"), ("finish", "3f2a")]
+
+
+def test_what_the_key_of_the_backups_does_not_know_is_refused(host, monkeypatch):
+    code, result = run_module(secret_rotation, operation="use", app="backup", id="3f2a")
+    assert code == 1 and "knows no operation use" in result["msg"]
+    monkeypatch.setattr(secret_rotation, "SECRETS", str(host / "none"))
+    code, result = run_module(secret_rotation, operation="begin", app="backup")
+    assert code == 1 and "has no backups yet" in result["msg"]
+
+
+def test_a_proof_of_an_app_wants_its_documents():
+    code, result = run("prove")
+    assert code == 1 and "missing: document, former" in result["msg"]
