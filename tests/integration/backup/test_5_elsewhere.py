@@ -51,8 +51,8 @@ class Place:
         assert not check or done.returncode == 0, f"{script}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout + done.stderr
 
-    def play(self, **variables):
-        (self.directory / "play.yml").write_text(PLAY)
+    def play(self, *, play=PLAY, **variables):
+        (self.directory / "play.yml").write_text(play)
         (self.directory / "variables.json").write_text(json.dumps(variables))
         argv = ["ansible-playbook", "-i", str(self.hosts), str(self.directory / "play.yml"), "-e", f"@{self.directory / 'variables.json'}"]
         done = subprocess.run(argv, cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, check=False)
@@ -210,3 +210,63 @@ def test_a_target_that_is_away_is_named_the_others_are_served_and_it_catches_up(
 @pytest.mark.fault
 def test_a_second_run_changes_nothing(away):
     assert "changed=0 " in away.play(**away.variables)
+
+
+#: What rotate_backup_key.yml does, for a host that no contract speaks of.
+ROTATION = """
+- hosts: web
+  gather_facts: false
+  tasks:
+    - anchorage.vps.secret_rotation: {operation: begin, app: backup}
+      register: begun
+    - ansible.builtin.include_role: {name: anchorage.vps.backup}
+    # Who was not let in some times is kept out for a while by OpenSSH's penalties.
+    - ansible.builtin.command: {argv: [anchorage, backup, run, --due, --json]}
+      register: saved
+      until: saved.rc == 0
+      retries: 20
+      delay: 10
+    - anchorage.vps.secret_rotation: {operation: prove, app: backup, id: "{{ begun.id }}"}
+      register: proof
+    - ansible.builtin.debug: {var: proof.lines}
+    - anchorage.vps.secret_rotation: {operation: retire, app: backup, id: "{{ begun.id }}"}
+    - ansible.builtin.include_role: {name: anchorage.vps.backup}
+    - anchorage.vps.secret_rotation: {operation: finish, app: backup, id: "{{ begun.id }}"}
+"""
+
+AGE = """
+import json
+for path in ("/etc/anchorage/secrets/backup.json", "/etc/anchorage/backup.json"):
+    data = json.load(open(path))
+    (data.get("keys") or data)["former"][0]["until"] = 1.0
+    json.dump(data, open(path, "w"), indent=4, sort_keys=True)
+"""
+
+
+@pytest.mark.fault
+def test_a_new_key_opens_new_repositories_at_each_of_them_and_the_former_ones_go(away):
+    old = away.shell("web", "anchorage backup key").strip()
+    away.shell("web", "until anchorage backup run --due >/dev/null 2>&1; do sleep 10; test $((tries=tries+1)) -lt 20; done")
+    said = away.play(**away.variables, play=ROTATION)
+    assert said.count("saved and proven with the new key; the former one is refused") == 5
+    kept = json.loads(away.shell("web", "cat /etc/anchorage/secrets/backup.json"))
+    place = kept["place"]
+    assert set(away.shell("vault", "ls /srv/keeper").split()) == {"files", f"files-{place}"}
+    listed = json.loads(away.shell("web", "anchorage backup list --json"))
+    assert len(listed) == 10 and all(one["backups"] and not one["problem"] for one in listed), listed
+    assert "changed=0 " in away.play(**away.variables)
+
+    before = away.shell(
+        "vault", "find /srv/s3/data/backups/web1 -type f -path '*/postgresql/*' | wc -l; find /srv/s3/data/backups/web1/files/data -type f | wc -l"
+    )
+    assert "0" not in before.split()
+    away.shell("web", "python3 -", given=AGE)
+    said = run(away, "run", "database") + run(away, "run", "files")
+    assert "offsite-before-2: what the former key has saved of database is removed" in said and "is forgotten" in said, said
+    assert f"on {away.address('vault')}, below what its forced command serves, remove files" in said
+    found = away.shell("vault", "find /srv/s3/data/backups/web1/postgresql /srv/s3/data/backups/web1/files/data -type f 2>/dev/null; true")
+    assert found == "", found
+    assert sorted(away.shell("web", "ls /var/backups/anchorage").split()) == [f"files-{place}", f"postgresql-{place}"]
+    assert old not in away.shell("web", "cat /etc/anchorage/secrets/* /etc/anchorage/*.json /etc/pgbackrest.conf /etc/pgbackrest/*")
+    assert "changed=0 " in away.play(**away.variables)
+    run(away, "prove")
