@@ -158,6 +158,11 @@ def _size(settings: Settings, world: World, job: str, target: Target) -> int:
     done = backup_run.restic(settings, world, target, "cat", "config", timeout=120, job=job)
     if done.rc != 0:
         raise AnchorageError(f"{target.name} does not give its repository of {job}: {backup_run.restic_said(done)}.")
+    if backup_run.single(settings, world, target, job):
+        raise AnchorageError(
+            f"{target.name} gives the same repository whatever is asked for, so a new key has no place there; give it the forced command of the role's README,"
+            f" and move what is in its directory to {target.directory(job)} with that command's prefix."
+        )
     return int(backup_results.of(backup_results.read(world, job), target).get("bytes") or 0)
 
 

@@ -10,6 +10,7 @@ a good run, and never by a clock that cannot be right.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import socket
@@ -306,6 +307,15 @@ def restic(settings: Settings, world: World, target: Target, *words: str, timeou
     """Run restic against a target."""
     argv, environment = settings.restic(target, job)
     return world.run([*argv, *words], env=environment, timeout=timeout, cwd="/")
+
+
+def single(settings: Settings, world: World, target: Target, job: str = FILES) -> bool:
+    """Tell whether a target gives the same repository whatever is asked for: a forced command over SSH that does not look at it."""
+    if not target.append_only:
+        return False
+    nowhere = dataclasses.replace(target, place="nowhere")
+    asked = dataclasses.replace(settings, keys={**settings.keys, nowhere.place: settings.keys[target.place]})
+    return restic(asked, world, nowhere, "cat", "config", timeout=120, job=job).rc == 0
 
 
 def _files(settings: Settings, world: World, log: Log, job: str, target: Target, paths: list[str], before: Data | None, *, known: bool) -> Data:

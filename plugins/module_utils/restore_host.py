@@ -114,7 +114,7 @@ def place(world: World, log: Log) -> Settings:
     derived = dataclasses.replace(ring, place=backup_keys.place_of(ring.key))
     settings = backup_settings.Settings.parse({**json.loads(world.read(backup_settings.SETTINGS) or b"{}"), "keys": derived.told}, derived)
     for target in settings.for_job(FILES):
-        if backup_run.restic(settings, world, target, "cat", "config", timeout=120).rc == 0:
+        if backup_run.restic(settings, world, target, "cat", "config", timeout=120).rc == 0 and not backup_run.single(settings, world, target):
             log.say(f"{target.name}: the key opens {target.directory(FILES)}")
             # The key first: what the role writes follows from it.
             backup_keys.write(world, derived)

@@ -100,7 +100,7 @@ def keeper(place):
 def let_in(place):
     """Do what the role says is to be done there."""
     public = place.shell("web", "cat /etc/anchorage/backup_ssh.pub").strip()
-    line = f'restrict,command="rclone serve restic --stdio --append-only /srv/keeper" {public}\n'
+    line = f'restrict,command="rclone serve restic --stdio --append-only /srv/keeper/at-${{SSH_ORIGINAL_COMMAND##*[ /]}}" {public}\n'
     place.shell("vault", "cat > /home/keeper/.ssh/authorized_keys && chown keeper: /home/keeper/.ssh/authorized_keys", given=line)
 
 
@@ -178,7 +178,7 @@ def test_the_keeper_takes_and_gives_nothing_back_up(away):
     assert "403" in removed or "not allowed" in removed.lower() or "blocked" in removed.lower() or "removal failed" in removed.lower(), removed
     assert set(before.splitlines()) <= set(away.shell("vault", "find /srv/keeper -type f -path '*snapshots*' | sort").splitlines())
     shell = away.shell("web", f"{program} keeper@{away.address('vault')} rm -rf /srv/keeper; true")
-    assert "rm" not in shell and away.shell("vault", "ls /srv/keeper").strip() == "files"
+    assert "rm" not in shell and away.shell("vault", "ls /srv/keeper").strip() == "at-files"
 
 
 @pytest.mark.fault
@@ -251,7 +251,7 @@ def test_a_new_key_opens_new_repositories_at_each_of_them_and_the_former_ones_go
     assert said.count("saved and proven with the new key; the former one is refused") == 5
     kept = json.loads(away.shell("web", "cat /etc/anchorage/secrets/backup.json"))
     place = kept["place"]
-    assert set(away.shell("vault", "ls /srv/keeper").split()) == {"files", f"files-{place}"}
+    assert set(away.shell("vault", "ls /srv/keeper").split()) == {"at-files", f"at-files-{place}"}
     listed = json.loads(away.shell("web", "anchorage backup list --json"))
     assert len(listed) == 10 and all(one["backups"] and not one["problem"] for one in listed), listed
     assert "changed=0 " in away.play(**away.variables)

@@ -135,6 +135,15 @@ def test_every_target_must_answer_and_have_room(place):
     assert "/var/backups/anchorage has 1 MiB free, and up to 30 MiB are needed" in told and place.ring == Ring(KEY)
 
 
+def test_a_host_that_gives_one_repository_whatever_is_asked_for_has_no_place_for_a_new_key(place):
+    place.document["targets"] = [LOCAL, VAULT]
+    place.host.repositories |= {"--repo=rclone:shop/files", "--repo=rclone:shop/files-nowhere"}
+    with pytest.raises(AnchorageError, match="vault gives the same repository whatever is asked for"):
+        place.begin()
+    place.host.repositories.remove("--repo=rclone:shop/files-nowhere")
+    assert place.begin()["changed"]
+
+
 def test_without_a_backup_there_is_nothing_to_rotate(place):
     place.host.backups = []
     with pytest.raises(AnchorageError, match="local has no backup of the cluster yet"):
