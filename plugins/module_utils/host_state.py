@@ -89,7 +89,7 @@ class Engine:
         wanted = [entry["path"] for kind in ("directories", "files", "links") for entry in document[kind]]
         wanted += [entry["path"] for entry in keys]
         return [
-            *({"kind": "absent", "path": path, "secret": False} for path in self.tree.removable(document["absent"], wanted)),
+            *({"kind": "absent", "path": path, "secret": self.tree.is_private(path)} for path in self.tree.removable(document["absent"], wanted)),
             *({"kind": "directory", "secret": False, **entry} for entry in document["directories"]),
             *keys,
             *({"kind": "file", **entry} for entry in document["files"]),

@@ -120,6 +120,11 @@ class Tree:
         except (OSError, UnicodeDecodeError):
             return None
 
+    def is_private(self, path: str) -> bool:
+        """Tell whether not everybody on the host may read a file: what is in it is shown to nobody either."""
+        found = os.lstat(self.real(path))
+        return stat.S_ISREG(found.st_mode) and not found.st_mode & stat.S_IROTH
+
     def expand(self, pattern: str) -> list[str]:
         """Return the files that a pattern names; a directory names all files below it."""
         found: list[str] = []

@@ -230,7 +230,9 @@ options:
         type: str
         required: true
   absent:
-    description: Paths or globs of what must not be there; what the same document wants is kept.
+    description:
+      - Paths or globs of what must not be there; what the same document wants is kept.
+      - A diff shows what was in a file only where everybody on the host may read it.
     type: list
     elements: str
     default: []

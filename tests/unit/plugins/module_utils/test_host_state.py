@@ -398,3 +398,12 @@ def test_what_was_installed_is_kept_for_a_diagnosis(host, tmp_path):
 def test_a_file_that_was_right_already_is_kept_too(host, tmp_path):
     engine(host, tmp_path).read(document([("/etc/shop/a", "one")]))
     assert kept(tmp_path) == {"/etc/shop/a": hashlib.sha256(b"one").hexdigest()}
+
+
+def test_what_is_in_a_private_file_that_is_removed_is_not_shown(host, tmp_path):
+    place = tmp_path / "etc/shop"
+    for name, mode in (("private", 0o640), ("public", 0o644)):
+        (place / name).write_text(f"{name} words")
+        (place / name).chmod(mode)
+    told = engine(host, tmp_path).read(document([], absent=["/etc/shop/p*"]), texts=True)["tree"]
+    assert {change["path"]: change.get("text") for change in told} == {"/etc/shop/private": None, "/etc/shop/public": "public words"}
