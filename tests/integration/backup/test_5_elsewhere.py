@@ -100,7 +100,8 @@ def keeper(place):
 def let_in(place):
     """Do what the role says is to be done there."""
     public = place.shell("web", "cat /etc/anchorage/backup_ssh.pub").strip()
-    line = f'restrict,command="rclone serve restic --stdio --append-only /srv/keeper/at-${{SSH_ORIGINAL_COMMAND##*[ /]}}" {public}\n'
+    forced = r"rclone serve restic --stdio --append-only \"/srv/keeper/at-${SSH_ORIGINAL_COMMAND##*[ /]}\""
+    line = f'restrict,command="{forced}" {public}\n'
     place.shell("vault", "cat > /home/keeper/.ssh/authorized_keys && chown keeper: /home/keeper/.ssh/authorized_keys", given=line)
 
 
