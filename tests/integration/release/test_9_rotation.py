@@ -83,14 +83,14 @@ def sealing(host):
 
 
 @contextlib.contextmanager
-def customers(host, *, token=None):
+def customers(host, *, token=None, seals=True):
     """Customers of every kind: those who read, write over a new connection, use Redis, keep secrets, and are logged in."""
     kinds = {
         "read": lambda: ask(host, "/items") and "read",
         # Each write is a login of its own to PostgreSQL.
         "write": lambda: ask(host, "/items", method="POST", body=b"rotated", status=201) and "write",
         "redis": lambda: ask(host, "/ops/ready") and "redis",
-        "seal": lambda: sealing(host),
+        **({"seal": lambda: sealing(host)} if seals else {}),
         **({"session": lambda: ask(host, "/ops/me", token=token) and "session"} if token else {}),
     }
 
@@ -160,6 +160,17 @@ def test_what_cannot_be_rotated_is_refused_and_check_mode_changes_nothing(shop):
     planned = rotate(shop, "--check")
     assert "these secrets are made anew: database, redis" in planned.output
     assert kept(shop.host) == secrets and shop.host.serving() == before
+
+
+def test_passwords_are_made_anew_without_a_failed_request_and_the_old_ones_are_refused(shop):
+    first, state = kept(shop.host)
+    with customers(shop.host, seals=False):
+        rotate(shop)
+    second, now = kept(shop.host)
+    assert "pending" not in now and {key for key in second if second[key] != first.get(key)} == {"database_password", "redis_password"}
+    check_refused(shop.host, first, login=login_of(now))
+    assert login_of(now) != login_of(state) and owners(shop.host) == "alpha"
+    assert shop.apps.run("site").changed == 0
 
 
 @pytest.mark.fault
