@@ -83,14 +83,16 @@ def sealing(host):
 
 
 @contextlib.contextmanager
-def customers(host, *, token=None, seals=True):
-    """Customers of every kind: those who read, write over a new connection, use Redis, keep secrets, and are logged in."""
+def customers(host, *, token=None, plain=False):
+    """Customers of every kind: those who read, write over a new connection, use Redis, keep secrets, and are logged in.
+
+    :arg plain: only the first two, who are served without what C(pulses) brings.
+    """
     kinds = {
         "read": lambda: ask(host, "/items") and "read",
         # Each write is a login of its own to PostgreSQL.
         "write": lambda: ask(host, "/items", method="POST", body=b"rotated", status=201) and "write",
-        "redis": lambda: ask(host, "/ops/ready") and "redis",
-        **({"seal": lambda: sealing(host)} if seals else {}),
+        **({} if plain else {"redis": lambda: ask(host, "/ops/ready") and "redis", "seal": lambda: sealing(host)}),
         **({"session": lambda: ask(host, "/ops/me", token=token) and "session"} if token else {}),
     }
 
@@ -164,7 +166,7 @@ def test_what_cannot_be_rotated_is_refused_and_check_mode_changes_nothing(shop):
 
 def test_passwords_are_made_anew_without_a_failed_request_and_the_old_ones_are_refused(shop):
     first, state = kept(shop.host)
-    with customers(shop.host, seals=False):
+    with customers(shop.host, plain=True):
         rotate(shop)
     second, now = kept(shop.host)
     assert "pending" not in now and {key for key in second if second[key] != first.get(key)} == {"database_password", "redis_password"}
