@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import typing as t
 
 from .errors import AnchorageError
@@ -113,6 +114,11 @@ class Ring:
         if not self.place and not self.former:
             return {}
         return {"place": self.place, "former": [one.as_dict() for one in self.former]}
+
+
+def is_acceptable(key: str) -> bool:
+    """Tell whether a key that somebody chose may be one: at least 32 printable characters without blanks."""
+    return len(key) >= 32 and re.fullmatch(r"[\x21-\x7e]+", key) is not None
 
 
 def place_of(key: str) -> str:

@@ -10,7 +10,7 @@ import re
 import typing as t
 import urllib.parse
 
-from .backup_keys import Ring
+from .backup_keys import Ring, is_acceptable
 from .backup_settings import APART, ARCHIVE, DATABASE, DUMP, FILES, JOBS, LOCAL, S3, SCHEMA, SSH, Settings, pgbackrest_configuration, wal_file
 from .errors import AnchorageError
 
@@ -54,7 +54,7 @@ def model(options: Data) -> Data:
         if int(options[key]) < 1:
             wrong.append(f"backup_{key} is {options[key]}, it must be at least 1")
     key = str(options.get("key") or options.get("kept_key") or UNKNOWN_KEY)
-    if options.get("key") and (len(key) < 32 or not re.fullmatch(r"[\x21-\x7e]+", key)):
+    if options.get("key") and not is_acceptable(key):
         wrong.append("backup_key needs at least 32 printable characters without blanks")
     for index, path in enumerate(options.get("paths") or []):
         if not str(path).startswith("/"):

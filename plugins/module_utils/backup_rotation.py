@@ -21,7 +21,6 @@ from . import backup_keys, backup_results, backup_run, backup_settings, restore_
 from .backup_keys import LEAVE, SAVE, Former, Ring
 from .backup_settings import APART, DATABASE, LOCAL, Settings, Target
 from .errors import AnchorageError
-from .layout import SECRETS
 from .world import World
 
 #: How pgBackRest says that a key does not fit.
@@ -90,7 +89,7 @@ def _acceptable(given: str, ring: Ring) -> None:
         )
     if given in [one.key for one in ring.former]:
         raise AnchorageError("backup_key of the inventory is a former key of this host.", live=NOTHING, next_step="Give a new value, or none.")
-    if given and (len(given) < 32 or not given.isascii() or not given.isprintable() or " " in given):
+    if given and not backup_keys.is_acceptable(given):
         raise AnchorageError("backup_key needs at least 32 printable characters without blanks.", live=NOTHING, next_step="Give such a value, or none.")
 
 
@@ -101,10 +100,9 @@ def _undisturbed(world: World) -> None:
         raise AnchorageError("This host is being recovered.", live=NOTHING, next_step="Run recover.yml to its end, then this again.")
     if restore_journal.RestoreJournal(world).unfinished:
         raise AnchorageError("A restore is not finished.", live=NOTHING, next_step="anchorage restore --resume, then run this again.")
-    for path in world.glob(f"{SECRETS}/*.rotation.json"):
-        if b'"pending"' in (world.read(path) or b""):
-            app = path.rpartition("/")[2].partition(".")[0]
-            raise AnchorageError(f"The secrets of {app} are being rotated.", live=NOTHING, next_step="Run rotate_secrets.yml to its end, then this again.")
+    for app, pending in secret_store.under_way(world).items():
+        what = "are being rotated" if pending else f"may be being rotated: {secret_store.state_path(app)} cannot be read"
+        raise AnchorageError(f"The secrets of {app} {what}.", live=NOTHING, next_step="Run rotate_secrets.yml to its end, then this again.")
 
 
 def _story(settings: Settings, given: str) -> str:

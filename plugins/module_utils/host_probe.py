@@ -14,10 +14,9 @@ import os
 import re
 import typing as t
 
-from . import rotation
+from . import rotation, secret_store
 from .errors import AnchorageError
 from .health import FAIL, WARN, Check, Verdict, joined, judge, judge_limit, poll, verdict
-from .layout import SECRETS
 from .processes import command_line, listeners
 from .world import World
 
@@ -26,7 +25,6 @@ HOUR, DAY = 3600.0, 86400.0
 
 #: Seconds after which a rotation of secrets that is not finished counts as forgotten.
 ROTATION_SECONDS = HOUR
-ROTATION_SUFFIX = ".rotation.json"
 
 CONTAINER = "/run/systemd/container"
 REBOOT_FILES = ("/run/reboot-required", "/var/run/reboot-required")
@@ -330,27 +328,30 @@ def judge_backup(world: World, backup: Backup) -> list[Check]:
     return checks
 
 
-# ---- the probe -------------------------------------------------------------------------------------------------------
+# ---- what was begun and not ended --------------------------------------------------------------------------------------
 
 
 def judge_rotations(world: World) -> list[Check]:
     """Judge rotations of secrets that were begun on this host: one that was cut off leaves the old ones accepted. Those that have ended say nothing."""
     checks = []
-    for name in world.listdir(SECRETS):
-        if not name.endswith(ROTATION_SUFFIX):
+    try:
+        begun = secret_store.under_way(world)
+    except PermissionError:  # only root may look there; the rest of the host's health is for everybody
+        return []
+    for app, pending in begun.items():
+        path = secret_store.state_path(app)
+        if pending is None:
+            checks.append(Check(f"rotation:{app}", FAIL, {"path": path}, f"{path} cannot be read", "its copy in the backup"))
             continue
-        app, path = name[: -len(ROTATION_SUFFIX)], f"{SECRETS}/{name}"
-        try:
-            told = rotation.describe(app, {"pending": (pending := json.loads(world.read(path) or b"{}").get("pending"))}, world.now())
-            age = world.now() - float(pending["began_at"]) if pending else 0.0
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            checks.append(Check(f"rotation:{app}", FAIL, {"path": path}, f"{path} cannot be read ({type(error).__name__})", "its copy in the backup"))
-            continue
-        if pending:
-            advice = f"rotate_secrets.yml -e app={app}, which goes on where it was"
-            evidence = {"age_seconds": round(age), "limit_seconds": ROTATION_SECONDS}
-            checks.append(judge(f"rotation:{app}", age <= ROTATION_SECONDS, evidence=evidence, cause=told, advice=advice, severity=WARN))
+        age = world.now() - float(pending["began_at"])
+        evidence = {"age_seconds": round(age), "limit_seconds": ROTATION_SECONDS}
+        told = rotation.describe(app, {"pending": pending}, world.now())
+        advice = f"rotate_secrets.yml -e app={app}, which goes on where it was"
+        checks.append(judge(f"rotation:{app}", age <= ROTATION_SECONDS, evidence=evidence, cause=told, advice=advice, severity=WARN))
     return checks
+
+
+# ---- the probe -------------------------------------------------------------------------------------------------------
 
 
 def _text(world: World, path: str) -> str:

@@ -60,6 +60,24 @@ def read(world: World, app: str) -> tuple[dict[str, str], rotation.Data]:
     return _read(world, app, path_of(app)), _read(world, app, state_path(app))
 
 
+def under_way(world: World) -> dict[str, rotation.Data | None]:
+    """Return the apps whose secrets are being rotated on this host, with how far that is; None where its file cannot be read."""
+    found: dict[str, rotation.Data | None] = {}
+    suffix = state_path("").rpartition("/")[2]
+    for name in world.listdir(SECRETS):
+        if not name.endswith(suffix):
+            continue
+        app = name[: -len(suffix)]
+        try:
+            pending = _read(world, app, state_path(app)).get("pending")
+        except AnchorageError:
+            found[app] = None
+            continue
+        if pending:
+            found[app] = pending
+    return found
+
+
 def _read(world: World, app: str, path: str) -> dict[str, t.Any]:
     raw = world.read(path)
     try:

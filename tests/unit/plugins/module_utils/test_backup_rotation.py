@@ -64,7 +64,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(restore_journal.RestoreJournal.__init__, "__defaults__", (str(tmp_path / "restore.json"),))
     monkeypatch.setattr(restore_journal, "lock", lambda world: contextlib.nullcontext())
     monkeypatch.setattr(restore_host, "PATH", str(tmp_path / "recovery.json"))
-    monkeypatch.setattr(backup_rotation, "SECRETS", str(tmp_path))
+    monkeypatch.setattr(backup_rotation.secret_store, "SECRETS", str(tmp_path))
     monkeypatch.setattr(backup_keys, "read", lambda world: found.ring)
     monkeypatch.setattr(backup_keys, "write", lambda world, ring: setattr(found, "ring", ring))
     monkeypatch.setattr(backup_settings, "load", lambda world: found.settings)
@@ -107,7 +107,7 @@ def test_a_key_that_cannot_be_the_new_one_is_refused(place, given, words):
 
 
 def test_whoever_works_with_what_is_saved_is_waited_for(place, tmp_path):
-    (tmp_path / "shop.rotation.json").write_text('{"pending": {}}')
+    (tmp_path / "shop.rotation.json").write_text('{"pending": {"phase": "use"}}')
     with pytest.raises(AnchorageError, match="The secrets of shop are being rotated"):
         place.begin()
     (tmp_path / "restore.json").write_text(json.dumps({"schema": 1, "under_way": True}))

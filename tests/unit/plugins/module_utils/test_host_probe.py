@@ -263,3 +263,16 @@ def test_a_rotation_that_was_cut_off_is_named_after_an_hour_and_one_that_ended_i
     assert "rotate_secrets.yml -e app=shop" in found.advice and "CANARY" not in repr(found)
     machine.files[path] = "{"
     assert {one.name: one.verdict for one in check(Expectation(), world=machine).checks}["rotation:shop"] == "fail"
+
+
+def test_who_may_not_look_at_secrets_is_told_the_rest(monkeypatch):
+    machine = Machine()
+    usual = machine.listdir
+
+    def listdir(path):
+        if path == "/etc/anchorage/secrets":
+            raise PermissionError(path)
+        return usual(path)
+
+    monkeypatch.setattr(machine, "listdir", listdir)
+    assert check(Expectation(), world=machine).healthy
