@@ -41,7 +41,7 @@ def kept(ground):
 
 
 def listed(ground):
-    """Return the backups by job and target."""
+    """Return the backups by job and target. The list ends with 1 where a target has a problem, which is told in it."""
     return {(one["job"], one["target"]): one for one in json.loads(ground.host.shell("anchorage backup list --json || true"))}
 
 
@@ -119,6 +119,7 @@ def test_a_rotation_that_is_killed_again_and_again_ends_with_one_new_key(ground,
                 segment = switch(ground)
                 for place in ("postgresql", f"postgresql-{now['place']}"):
                     release.until(lambda place=place, segment=segment: archived(ground, place, segment), f"WAL in {place}", 120)
+                # It ends with 1: the new repositories are not all there yet.
                 assert "whose rotation is under way" in ground.host.shell("anchorage backup list || true")
         began = time.monotonic()
         ended = ground.apps.run("rotate_backup_key", "-vv", "--diff")
@@ -148,6 +149,7 @@ def test_wal_goes_to_the_new_one_alone_and_nothing_is_left_to_do(ground, saved):
     assert ground.apps.run("site").changed == 0
     ground.backup()
     ground.host.shell("anchorage backup prove")
+    # It ends with 1 where anything is red; what is looked at stands in the answer.
     (found,) = json.loads(ground.host.shell("anchorage health --kinds backup --json || true"))["parts"]
     assert found["grade"] in ("green", "amber"), found
 
@@ -156,6 +158,7 @@ def test_the_former_key_opens_nothing_new_and_the_new_one_nothing_former(ground,
     _moment, old = saved
     now = kept(ground)
 
+    # What ends with an error here is the answer: a key that is refused.
     def restic(place, key):
         return ground.host.shell(f"RESTIC_PASSWORD={key} restic --no-cache -r {PLACE}/{place} snapshots --json 2>&1 || true")
 
