@@ -77,7 +77,7 @@ def build() -> list[Case]:
 def integration() -> list[Case]:
     """Run modules and playbooks against real services on hosts of the lab."""
     need(**{"ssh-keygen": "openssh-client", "redis-server": "redis-server", "nginx": "nginx-light", "psql": "postgresql", "openssl": "openssl"})
-    return [pytest("integration", timeout_seconds=3000)]
+    return [pytest("integration", timeout_seconds=4200, lane="integration")]
 
 
 def scenarios(directory: pathlib.Path, chosen: str | None) -> list[str]:
@@ -89,11 +89,11 @@ def scenarios(directory: pathlib.Path, chosen: str | None) -> list[str]:
 
 
 def molecule() -> list[Case]:
-    """Run each scenario from create to destroy: the roles side by side, the whole VPS by itself."""
+    """Run each scenario from create to destroy: the roles beside what else has a lane, the whole VPS by itself."""
     need(**{"ssh-keygen": "openssh-client"})
     environment = {"MOLECULE_GLOB": "molecule/*/molecule.yml", "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"}
     return [
-        Case(name, (tool("molecule"), "test", "--scenario-name", name), environment, lane="" if name == WHOLE else name)
+        Case(name, (tool("molecule"), "test", "--scenario-name", name), environment, lane="" if name == WHOLE else "molecule")
         for name in scenarios(ROOT / "molecule", os.environ.get("SCENARIO"))
     ]
 

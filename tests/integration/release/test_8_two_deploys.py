@@ -21,7 +21,7 @@ TRIALS = results_of("two-deploys")
 SAMPLE = ROOT / "tests" / "output" / "two-deploys-sample.json"
 TITLE = "Two deploys of different releases of one app, the second one started 0 to 500 ms after the first"
 
-#: Seconds from the start of the task that meets the lock to the end of its run.
+#: Seconds from the start of the task that meets the lock to the end of its run, on a machine with nothing else to do.
 LEAVES_WITHIN = 5
 
 #: Who works on it since when, as the refusal says.
@@ -51,6 +51,7 @@ def two_at_once(trial, number, offset, seed):
     while len(left) < len(runs) and time.monotonic() < end:
         left |= {name: time.time() for name, run in runs.items() if name not in left and run.process.poll() is not None}
         time.sleep(0.02)
+    stretched = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     ended = {name: run.end() for name, run in runs.items()}
     winners = [name for name, end in ended.items() if end.rc == 0]
     if len(winners) != 1:
@@ -66,7 +67,9 @@ def two_at_once(trial, number, offset, seed):
         "left_after_seconds": round(left[loser] - met["at"], 2),
         "whole_run_of_the_loser_seconds": round(left[loser] - runs[loser].started, 2),
     }
-    causes = judge_loser(host, ended[loser].output, facts["left_after_seconds"])
+    causes = judge_loser(host, ended[loser].output, facts["left_after_seconds"], LEAVES_WITHIN * stretched)
+    if left[loser] > left[winner]:
+        causes.append("the loser waited for the winner")
     after = host.serving()
     try:
         after.check()
@@ -91,7 +94,7 @@ def two_at_once(trial, number, offset, seed):
     return causes, facts
 
 
-def judge_loser(host, output, seconds):
+def judge_loser(host, output, seconds, at_most):
     """The loser said who works since when on which release, and left soon."""
     causes = []
     found = REFUSAL.search(output)
@@ -100,8 +103,8 @@ def judge_loser(host, output, seconds):
     step, release, owner, age = found.groups()
     if release not in host.journal()["releases"] or not owner.startswith(f"{getpass.getuser()}@") or int(age) > 120:
         causes.append(f"the loser named {step} of {release} by {owner}, {age} s old")
-    if seconds > LEAVES_WITHIN:
-        causes.append(f"the loser left {seconds} s after its task began")
+    if seconds > at_most:
+        causes.append(f"the loser left {seconds} s after its task began, at most {at_most:.1f} s are enough")
     return causes
 
 
