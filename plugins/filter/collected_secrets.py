@@ -9,6 +9,8 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.anchorage.vps.plugins.module_utils.contract_views import REPLICATION, database_hosts
+
 DOCUMENTATION = r"""
 name: collected_secrets
 short_description: Secrets of all apps, as the hosts that keep them answered
@@ -54,15 +56,19 @@ _value:
 def collected_secrets(contract: dict[str, t.Any], hostvars: t.Any, register: str, check_mode: bool = False) -> dict[str, t.Any]:
     """Return the secrets by app."""
     found: dict[str, t.Any] = {}
-    for name, app in contract["apps"].items():
-        host = app["secrets_host"]
+    hosts = {name: app["secrets_host"] for name, app in contract["apps"].items()}
+    places = database_hosts(contract)
+    if len(places) > 1:
+        hosts[REPLICATION] = places[0]
+    for name, host in hosts.items():
         answer = hostvars[host].get(register) if host in hostvars else None
         kept = ((answer or {}).get("secrets") or {}).get(name)
         if kept is not None:
             found[name] = kept
         elif not check_mode:
+            what = "The secrets of postgresql.replication" if name == REPLICATION else f"The secrets of apps.{name}"
             raise AnsibleFilterError(
-                f"The secrets of apps.{name} are kept on {host}, which gave none in this run; nothing was changed. "
+                f"{what} are kept on {host}, which gave none in this run; nothing was changed. "
                 f"Run without --limit and --tags, or with a limit that includes {host}."
             )
     return found

@@ -36,6 +36,27 @@ options:
     description: Seconds after which what was written is archived.
     type: int
     default: 60
+  primary:
+    description: Where the primary is that the server follows, with C(address) and C(port); empty for a server that follows none.
+    type: dict
+    default: {}
+  replicas:
+    description: The replicas of the server, each with C(name) and C(address).
+    type: list
+    elements: dict
+    default: []
+  name:
+    description: Name of the host, after which its slot is called.
+    type: str
+    default: ""
+  passfile:
+    description: File with the password of a replica.
+    type: str
+    default: ""
+  wal_max_mb:
+    description: How much WAL is kept at most for a replica that is away.
+    type: int
+    default: 4096
 """
 
 EXAMPLES = r"""
@@ -59,6 +80,10 @@ _value:
       description: Client networks in canonical form.
       type: list
       elements: str
+    replicas:
+      description: Networks of the replicas in canonical form.
+      type: list
+      elements: str
 """
 
 import typing as t
@@ -66,7 +91,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import archived, configuration
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import archived, configuration, replicated
 
 
 def postgresql_configuration(
@@ -76,11 +101,20 @@ def postgresql_configuration(
     client_addresses: t.Sequence[str] = (),
     archive_command: str = "",
     archive_timeout_seconds: int = 60,
+    primary: t.Mapping[str, t.Any] | None = None,
+    replicas: t.Sequence[t.Mapping[str, t.Any]] = (),
+    name: str = "",
+    passfile: str = "",
+    wal_max_mb: int = 4096,
 ) -> dict[str, t.Any]:
     """Return the parted configuration."""
     try:
         archive = archived(str(archive_command), int(archive_timeout_seconds))
-        return configuration({**archive, **settings}, memory_mb=int(memory_mb), client_addresses=client_addresses)
+        names = [str(replica["name"]) for replica in replicas]
+        follows = replicated(primary=primary or {}, replicas=names, name=str(name), passfile=str(passfile), wal_max_mb=int(wal_max_mb))
+        addresses = [str(replica["address"]) for replica in replicas]
+        told = {**archive, **follows, **settings}
+        return configuration(told, memory_mb=int(memory_mb), client_addresses=client_addresses, replica_addresses=addresses)
     except AnchorageError as error:
         raise AnsibleFilterError(error.text()) from None
 

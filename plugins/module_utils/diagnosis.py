@@ -161,7 +161,7 @@ def _mend_host(_app: App | None, _part: Data, name: str, cause: str, evidence: D
     return "anchorage health"
 
 
-def _mend_database(app: App | None, _part: Data, name: str, cause: str, _evidence: Data) -> str:
+def _mend_database(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
     local = app is not None and app.document.get("database_address") == LOOPBACK
     if app and (app.document.get("database") or {}).get("image") and name == "connect":
         return _mend_containers(app, {"name": f"{app.name} services"}, name, cause)
@@ -173,6 +173,11 @@ def _mend_database(app: App | None, _part: Data, name: str, cause: str, _evidenc
         if "all connections" in cause:
             return "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle' ORDER BY state_change LIMIT 5; then smaller pools"
         return "journalctl -u 'postgresql@*' -n 50"
+    if part["name"] == "replication":
+        if name == "promotion":
+            return "promote.yml, on the controller: it goes on where it was cut off"
+        gone = f"; where WAL is gone: provision.yml -e postgresql_rebuild_replica={name.partition(':')[2] or 'THIS_HOST'}"
+        return "systemctl start 'postgresql@*' on the replica; journalctl -u 'postgresql@*' -n 50 on both" + gone
     if name == "connect":
         return "whoever keeps that server: is it up, does it let this host in, is the url right"
     if name == "write" and "read-only" in cause:

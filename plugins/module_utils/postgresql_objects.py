@@ -102,6 +102,7 @@ SELECT json_build_object('kind', 'database', 'name', datname, 'owner', pg_get_us
        'public', EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0))
   FROM pg_database WHERE datname IN ({names});
 SELECT json_build_object('kind', 'pending', 'name', name) FROM pg_settings WHERE pending_restart;
+SELECT json_build_object('kind', 'slot', 'name', slot_name) FROM pg_replication_slots WHERE slot_type = 'physical' AND starts_with(slot_name, 'anchorage_');
 SELECT json_build_object('kind', 'broken', 'file', f.sourcefile, 'line', f.sourceline, 'name', f.name, 'error', f.error)
   FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
  WHERE f.error IS NOT NULL AND s.context IS DISTINCT FROM 'postmaster';
@@ -214,7 +215,7 @@ def inspect(world: World, *, version: str, cluster: str, databases: t.Sequence[D
     """Return what is on the host and in the server, changing nothing."""
     known = clusters(world)
     here = any(fact["name"] == f"{version}/{cluster}" for fact in known) and world.exists(f"/usr/lib/postgresql/{version}/bin/postgres")
-    result: dict[str, t.Any] = {"installed": here, "clusters": known, "answering": False, "answer": "", "differences": {}, "pending_restart": []}
+    result: dict[str, t.Any] = {"installed": here, "clusters": known, "answering": False, "answer": "", "differences": {}, "pending_restart": [], "slots": []}
     if not here:
         result["answer"] = f"PostgreSQL {version} is not installed yet"
         return result
@@ -240,5 +241,6 @@ def inspect(world: World, *, version: str, cluster: str, databases: t.Sequence[D
         in_recovery=server["in_recovery"],
         differences=differences(databases, found),
         pending_restart=sorted(fact["name"] for fact in found.get("pending", ())),
+        slots=sorted(fact["name"] for fact in found.get("slot", ())),
     )
     return result

@@ -11,6 +11,8 @@ import typing as t
 
 from .encoders import postgresql_setting
 from .errors import AnchorageError
+from .postgresql_replication import ROLE as REPLICATION_ROLE
+from .postgresql_replication import slot_name
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)?")
 # pg_settings.context = 'postmaster' in 14 to 18. A name missing here is still noticed: the server reports it as pending.
@@ -87,22 +89,55 @@ def networks(addresses: t.Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def configuration(settings: t.Mapping[str, t.Any], *, memory_mb: int, client_addresses: t.Sequence[str] = ()) -> dict[str, t.Any]:
+def replicated(*, primary: t.Mapping[str, t.Any], replicas: t.Sequence[str], name: str, passfile: str, wal_max_mb: int) -> dict[str, t.Any]:
+    """Return the settings of a primary with replicas, or of a replica; none where there is neither.
+
+    :arg replicas: their names, on the primary.
+    :arg passfile: where the replica keeps its password, so that no setting holds it.
+    """
+    if primary and replicas:
+        raise AnchorageError("A host is a primary or a replica: postgresql_primary and postgresql_replicas are both set.", next_step="Leave one of them out.")
+    if not primary and not replicas:
+        return {}
+    if primary and not primary.get("address"):
+        raise AnchorageError("postgresql_primary has no address.", next_step="Give the address at which this host reaches its primary.")
+    if wal_max_mb < 64:
+        raise AnchorageError(f"postgresql_replica_wal_max_mb is {wal_max_mb}.", next_step="Give at least 64.")
+    # Whatever its slot keeps for a replica that is away, so much may fill the disk.
+    found: dict[str, t.Any] = {"max_slot_wal_keep_size": f"{wal_max_mb}MB"}
+    if primary:
+        words = {"host": primary["address"], "port": primary.get("port", 5432), "user": REPLICATION_ROLE, "passfile": passfile, "sslmode": "require"}
+        words["application_name"] = slot_name(name)
+        found["primary_conninfo"] = " ".join(_conninfo(key, value) for key, value in words.items())
+        found["primary_slot_name"] = slot_name(name)
+    return found
+
+
+def _conninfo(key: str, value: t.Any) -> str:
+    """Return one word of a connection string; what would need quotes is no address and no path of ours."""
+    if not re.fullmatch(r"[A-Za-z0-9_.:/%-]+", str(value)):
+        raise AnchorageError(f"postgresql_primary: {key} is '{value}'.", next_step="Write a bare address or name.")
+    return f"{key}={value}"
+
+
+def configuration(
+    settings: t.Mapping[str, t.Any], *, memory_mb: int, client_addresses: t.Sequence[str] = (), replica_addresses: t.Sequence[str] = ()
+) -> dict[str, t.Any]:
     """Return the two halves of the configuration and the networks that may come from outside.
 
     :arg settings: what the user says; it wins over everything that is computed.
-    :returns: C(restart) and C(reload), each a sorted mapping from setting to text; C(clients), a list of networks.
+    :returns: C(restart) and C(reload), each a sorted mapping from setting to text; C(clients) and C(replicas), lists of networks.
     """
     for name in settings:
         if not _NAME.fullmatch(name):
             raise AnchorageError(f"postgresql_settings: '{name}' is no name of a setting.", next_step="Use lower-case names as SHOW ALL prints them.")
-    clients = networks(client_addresses)
+    clients, replicas = networks(client_addresses), networks(replica_addresses)
     try:
         connections = int(settings.get("max_connections", 100))
     except (TypeError, ValueError):
         raise AnchorageError("postgresql_settings.max_connections is not a number.", next_step="Give a whole number.") from None
     merged: dict[str, t.Any] = {
-        "listen_addresses": "*" if clients else "localhost",
+        "listen_addresses": "*" if clients or replicas else "localhost",
         "port": 5432,
         "max_connections": connections,
         "password_encryption": "scram-sha-256",
@@ -124,4 +159,5 @@ def configuration(settings: t.Mapping[str, t.Any], *, memory_mb: int, client_add
         "restart": {name: text for name, text in texts.items() if name in RESTART},
         "reload": {name: text for name, text in texts.items() if name not in RESTART},
         "clients": clients,
+        "replicas": replicas,
     }

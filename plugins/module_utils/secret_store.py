@@ -118,6 +118,23 @@ def ensure(world: World, app: str, wanted: t.Mapping[str, int], *, check: bool, 
     return rotation.in_force(kept, state), new
 
 
+def whole(world: World, app: str) -> rotation.Data:
+    """Return all that is kept of an app, for a host that may have to take over."""
+    values, state = read(world, app)
+    return {"values": values, "state": state}
+
+
+def take(world: World, app: str, given: rotation.Data, *, check: bool) -> bool:
+    """Keep of an app what another host keeps, whatever was kept here. Returns whether that is (or in check mode would be) a change."""
+    if whole(world, app) == given:
+        return False
+    if not check:
+        _write(world, path_of(app), given["values"])
+        if given["state"] or world.exists(state_path(app)):
+            _write(world, state_path(app), given["state"])
+    return True
+
+
 def begin(world: World, app: str, chosen: t.Sequence[rotation.Data]) -> rotation.Data:
     """Begin a rotation. Returns its state."""
     values, state = read(world, app)

@@ -161,6 +161,12 @@ pending_restart:
   type: list
   elements: str
   sample: [shared_buffers]
+slots:
+  description: Slots that were made for replicas.
+  returned: success
+  type: list
+  elements: str
+  sample: [anchorage_db2]
 """
 
 from ansible.module_utils.basic import AnsibleModule

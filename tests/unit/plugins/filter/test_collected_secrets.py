@@ -8,7 +8,9 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.anchorage.vps.plugins.filter.collected_secrets import collected_secrets
 
-CONTRACT = {"apps": {"shop": {"secrets_host": "d1"}, "blog": {"secrets_host": "a1"}}}
+EXTERNAL = {"host": None, "image": None}
+TOPOLOGY = {"database": [{"name": "d1"}]}
+CONTRACT = {"apps": {"shop": {"secrets_host": "d1", "database": EXTERNAL}, "blog": {"secrets_host": "a1", "database": EXTERNAL}}, "topology": TOPOLOGY}
 ANSWERS = {
     "d1": {"answer": {"secrets": {"shop": {"JWT_SECRET": "s"}}}},
     "a1": {"answer": {"secrets": {"blog": {"JWT_SECRET": "b"}, "shop": {"JWT_SECRET": "another host's idea"}}}},
@@ -30,4 +32,14 @@ def test_in_check_mode_unknown_secrets_are_left_out():
 
 
 def test_an_app_without_secrets_is_no_missing_answer():
-    assert collected_secrets({"apps": {"bot": {"secrets_host": "a1"}}}, {"a1": {"answer": {"secrets": {"bot": {}}}}}, "answer") == {"bot": {}}
+    contract = {"apps": {"bot": {"secrets_host": "a1", "database": EXTERNAL}}, "topology": TOPOLOGY}
+    assert collected_secrets(contract, {"a1": {"answer": {"secrets": {"bot": {}}}}}, "answer") == {"bot": {}}
+
+
+def test_the_password_of_the_replicas_comes_from_the_primary():
+    apps = {"shop": {"secrets_host": "d1", "database": {"host": "d1", "image": None}}}
+    contract = {"apps": apps, "topology": {"database": [{"name": "d1"}, {"name": "d2"}]}}
+    kept = {"shop": {}, "postgresql.replication": {"password": "p"}}
+    assert collected_secrets(contract, {"d1": {"answer": {"secrets": kept}}, "d2": {}}, "answer") == kept
+    with pytest.raises(AnsibleFilterError, match=r"secrets of postgresql.replication are kept on d1"):
+        collected_secrets(contract, {"d1": {"answer": {"secrets": {"shop": {}}}}}, "answer")

@@ -60,6 +60,12 @@ def first(*parts, apps=None):
     return findings(parts, remedy_of(apps or {}))[0]
 
 
+def test_a_replication_is_mended_where_it_broke():
+    away = part("database", "replication", ("streaming:db2", "db2 does not stream: it is not connected"))
+    assert "provision.yml -e postgresql_rebuild_replica=db2" in first(away).command
+    assert "promote.yml" in first(part("database", "replication", ("promotion", "a promotion was cut off"))).command
+
+
 @pytest.mark.parametrize(
     ("parts", "check"),
     [

@@ -244,10 +244,10 @@ def test_a_silent_server_is_told_with_its_words():
 
 def test_one_session_of_the_superuser_tells_everything():
     lines = [{"kind": kind, **fact} for kind, some in seen(role={}, database={}, inside={}).items() for fact in some]
-    lines.append({"kind": "pending", "name": "huge_pages"})
+    lines += [{"kind": "pending", "name": "huge_pages"}, {"kind": "slot", "name": "anchorage_db2"}]
     host = Host(FILES, Completed(0, "\n".join(json.dumps(line) for line in lines), ""))
     result = look(host)
-    assert (result["answering"], result["differences"], result["pending_restart"]) == (True, NOTHING_OFF, ["huge_pages"])
+    assert (result["answering"], result["differences"], result["pending_restart"], result["slots"]) == (True, NOTHING_OFF, ["huge_pages"], ["anchorage_db2"])
     assert len(host.runs) == 1
     argv, options = host.runs[0]
     assert options["user"] == "postgres"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration, formatted, networks, tuned
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration, formatted, networks, replicated, tuned
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,40 @@ def test_values_are_written_as_the_server_reads_them(value, text):
 def test_settings_that_could_smuggle_a_line_are_refused_by_name(settings):
     with pytest.raises(AnchorageError, match="postgresql_settings"):
         configuration(settings, memory_mb=512)
+
+
+def told(**changes):
+    return replicated(**{"primary": {}, "replicas": [], "name": "db2", "passfile": "/etc/pgpass", "wal_max_mb": 4096, **changes})
+
+
+def test_a_replica_is_told_where_its_primary_is_and_no_password():
+    found = told(primary={"address": "192.0.2.21", "port": 5432})
+    assert found == {
+        "max_slot_wal_keep_size": "4096MB",
+        "primary_conninfo": "host=192.0.2.21 port=5432 user=anchorage_replication passfile=/etc/pgpass sslmode=require application_name=anchorage_db2",
+        "primary_slot_name": "anchorage_db2",
+    }
+
+
+def test_what_is_kept_for_a_replica_has_a_bound_and_a_server_alone_is_told_nothing():
+    assert told(replicas=["db2"], wal_max_mb=512) == {"max_slot_wal_keep_size": "512MB"}
+    assert told() == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"primary": {"address": "a"}, "replicas": ["db3"]}, "are both set"),
+        ({"primary": {"port": 5432}}, "has no address"),
+        ({"primary": {"address": "a password=x"}}, "postgresql_primary: host is 'a password=x'"),
+        ({"replicas": ["db2"], "wal_max_mb": 1}, "postgresql_replica_wal_max_mb is 1"),
+    ],
+)
+def test_a_replication_that_cannot_be_is_refused_by_its_key(changes, words):
+    with pytest.raises(AnchorageError, match=words):
+        told(**changes)
+
+
+def test_a_server_with_replicas_listens_for_them():
+    found = configuration({}, memory_mb=512, replica_addresses=["192.0.2.22"])
+    assert found["replicas"] == ["192.0.2.22/32"] and found["restart"]["listen_addresses"] == "'*'"

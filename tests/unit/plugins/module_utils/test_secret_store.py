@@ -103,3 +103,21 @@ def test_another_one_than_the_kept_is_refused_by_its_name_and_nothing_is_lost():
     with pytest.raises(AnchorageError, match="keeps another key than the one that was given") as error:
         given_to(world, GIVEN)
     assert kept_by(world)["key"] == made and made not in error.value.text() and GIVEN["key"] not in error.value.text()
+
+
+def test_a_host_that_may_take_over_keeps_what_the_other_one_keeps(world):
+    state = secret_store.begin(world, "shop", [CHOICE])
+    other = HostWorld()
+    other.files[PATH] = json.dumps({"redis_password": "stale"})
+    given = secret_store.whole(world, "shop")
+    assert secret_store.take(other, "shop", given, check=True) and json.loads(other.files[PATH]) == {"redis_password": "stale"}
+    assert secret_store.take(other, "shop", given, check=False)
+    assert other.written[PATH] == other.written[STATE] == {"mode": 0o600, "uid": 0, "gid": 0}
+    assert secret_store.read(other, "shop") == ({"redis_password": "old"}, state)
+    assert not secret_store.take(other, "shop", given, check=False)
+
+
+def test_where_nothing_was_ever_rotated_no_state_is_left(world):
+    other = HostWorld()
+    assert secret_store.take(other, "shop", secret_store.whole(world, "shop"), check=False)
+    assert STATE not in other.files
