@@ -65,7 +65,8 @@ def deploy_results(variables: t.Any) -> Data:
     asked, preview = variables.get("anchorage_status") or {}, variables.get("release_preview") or {}
     status = asked if "status" in asked else variables.get("release_staged") or {}
     steps = [variables[name] for name in REGISTERS if variables.get(name)]
-    return {"preview": preview.get("apps") or {}, "status": status.get("status") or [], "steps": steps}
+    failure = {"failure": str(variables["rollout_failure"])} if "rollout_failure" in variables else {}
+    return {"preview": preview.get("apps") or {}, "status": status.get("status") or [], "steps": steps, **failure}
 
 
 class FilterModule:

@@ -220,6 +220,7 @@ class _App:
             "image": image,
             "package_manager": app["package_manager"],
             "domains": domains,
+            "edge_port": self._edge_port(app) if domains and public else None,
             "url": url,
             "tls": self._tls(app, [*domains, *(component["domain"] for _name, component in components.sites({"components": beside}))]),
             "env": env,
@@ -722,6 +723,16 @@ class _App:
 
     # -- processes
 
+    def _first_port(self, app: Data) -> int:
+        return FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else t.cast(int, app["port"])
+
+    def _edge_port(self, app: Data) -> int:
+        """Return where proxies find the app on its hosts: behind the ports of its processes, so that those stay where they are."""
+        if app["edge_port"] is None:
+            return self._first_port(app) + PORTS_PER_APP - 1
+        self.wrong("edge_port", rules.port(app["edge_port"]))
+        return t.cast(int, app["edge_port"])
+
     def _processes(self, app: Data) -> list[Data]:
         if not app["processes"] and self.preset:
             self.wrong("processes", "holds none; describe at least one process with its command")
@@ -731,7 +742,7 @@ class _App:
                 self.wrong(f"processes.{name}.public", f"must stay false: the {name} answers nothing but its health path")
         for name in public[1:]:
             self.wrong(f"processes.{name}.public", f"only one process can be public, and {public[0]} is")
-        first = FIRST_PORT + PORTS_PER_APP * self.index if app["port"] is None else app["port"]
+        first = self._first_port(app)
         most = int(PROCESS_BOUNDS["instances"][1])
         # A process that nobody asks listens nowhere, and no port is kept for it.
         placed = [name for name, process in app["processes"].items() if process["port"] is None and process["health"]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing as t
 
-from . import components
+from . import components, edges
 from . import contract_rules as rules
 
 Data = dict[str, t.Any]
@@ -55,7 +55,7 @@ def check(apps: dict[str, Data], places: Data, report: Report) -> None:
             queues.setdefault(key, name)
     if domains and not places["proxy"]:
         report("topology.proxy", "holds no host, but there are domains to serve; put one into group proxy of the inventory")
-    _check_ports(apps, report)
+    _check_ports(apps, places, report)
 
 
 def endpoint(url: str, port: int) -> tuple[t.Any, ...]:
@@ -69,7 +69,7 @@ def endpoint(url: str, port: int) -> tuple[t.Any, ...]:
     return (parts.hostname, parts.port or port, parts.path.strip("/") or "0")
 
 
-def _check_ports(apps: dict[str, Data], report: Report) -> None:
+def _check_ports(apps: dict[str, Data], places: Data, report: Report) -> None:
     """Report every port that two things on one host would listen on, once for each pair of things."""
     taken: dict[tuple[str, int], str] = {}
     told: set[tuple[str, str]] = set()
@@ -89,6 +89,8 @@ def _check_ports(apps: dict[str, Data], report: Report) -> None:
                 claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")
     for name, app in apps.items():
         for host in app["hosts"]:
+            if edges.wanted(app, places):
+                claim(host, app["edge_port"], f"apps.{name}.edge_port", f"apps.{name}.edge_port")
             for component, port in components.published(app):
                 claim(host, port, f"apps.{name}.components.{component}", f"apps.{name}.components.{component}.port")
             for process in app["processes"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import typing as t
 
-from . import components, rotation
+from . import components, edges, rotation
 from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
@@ -21,6 +21,9 @@ UNKNOWN = "unknown-until-first-run"
 LOOPBACK = "127.0.0.1"
 PASSWORD_LENGTH = rotation.PASSWORD_LENGTH
 ADMIN_PASSWORD_LENGTH = 24
+
+#: Under this name the password of the replicas is kept; no app's name holds a dot.
+REPLICATION = "postgresql.replication"
 
 
 def topology(groups: t.Mapping[str, t.Sequence[str]], address_of: t.Callable[[str], str]) -> dict[str, list[dict[str, str]]]:
@@ -42,14 +45,15 @@ def host_roles(contract: Data, host: str) -> list[str]:
     apps = _apps(contract)
     here = [app for app in apps if app["runtime"] == PM2 and host in app["hosts"]]
     sites = [app for app in apps if (app["domains"] or components.sites(app)) and _is_proxy(contract, host)]
+    behind = [app for app in apps if edge(contract, app, host)]
     needed = {
         "base": True,
         "docker_compose": any(app["runtime"] == COMPOSE and host in app["hosts"] for app in apps),
-        "postgresql": any(_lives_on(app["database"], host) for app in apps),
+        "postgresql": any(_is_kept_on(contract, app, host) for app in apps),
         "redis": any(_lives_on(app["redis"], host) for app in apps),
         "nodejs": bool(here),
         "pm2": bool(here),
-        "nginx": bool(sites),
+        "nginx": bool(sites or behind),
         "certbot": any(app["tls"]["mode"] == "acme" for app in sites),
         "backup": True,
     }
@@ -73,6 +77,8 @@ def app_secrets(contract: Data, host: str) -> list[Data]:
             lengths["admin_password"] = ADMIN_PASSWORD_LENGTH
         lengths.update(components.wanted_secrets(app))
         wanted.append({"name": app["name"], "generate": lengths})
+    if postgresql_replicas(contract, host):
+        wanted.append({"name": REPLICATION, "generate": {"password": PASSWORD_LENGTH}})
     return wanted
 
 
@@ -80,14 +86,14 @@ def base_firewall_allow(contract: Data, host: str) -> list[Data]:
     """Return the ports that other hosts of the contract must reach on this host, with their addresses."""
     rules: list[Data] = []
     for app in _apps(contract):
-        if host in app["hosts"]:
-            for process in app["processes"]:
-                if process["public"] and listen_address(contract, app, host) != LOOPBACK:
-                    proxies = _others(contract, [place["name"] for place in contract["topology"]["proxy"]], host)
-                    rules += [_allow(port, proxies) for port in process["slots"]["blue"] + process["slots"]["green"]]
+        proxies = _others(contract, _names(contract, "proxy"), host)
+        if edge(contract, app, host) and proxies:
+            rules.append(_allow(app["edge_port"], proxies))
         clients = _others(contract, app["hosts"], host)
-        if _lives_on(app["database"], host) and clients:
-            rules.append(_allow(app["database"]["port"], clients))
+        # A replica lets in whom the primary lets in, so that its promotion changes no firewall.
+        allowed = sorted({*clients, *_others(contract, database_hosts(contract), host)})
+        if _is_kept_on(contract, app, host) and allowed:
+            rules.append(_allow(app["database"]["port"], allowed))
         if _lives_on(app["redis"], host) and clients:
             rules += [_allow(app["redis"][kind]["port"], clients) for kind in ("jobs", "cache") if app["redis"][kind]]
     merged: dict[int, Data] = {}
@@ -97,14 +103,25 @@ def base_firewall_allow(contract: Data, host: str) -> list[Data]:
     return [merged[port] for port in sorted(merged)]
 
 
+def base_firewall_visitors(contract: Data, host: str) -> bool:
+    """Tell whether visitors come to a host: they come to proxies only."""
+    return _is_proxy(contract, host)
+
+
 def postgresql_databases(contract: Data, secrets: Data, host: str) -> list[Data]:
-    """Return the databases that live on this host."""
+    """Return the databases that live on this host, or are replicated to it: a replica lets the same logins in."""
     return [
         {"name": name, "owner": app["database"]["user"], **_logins(secrets, app), "extensions": app["database"]["extensions"]}
         for app in _apps(contract)
-        if _lives_on(app["database"], host)
+        if _is_kept_on(contract, app, host)
         for name in [app["database"]["name"], *([rehearsal_name(app)] if _rehearses(app) else [])]
     ]
+
+
+def postgresql_replication_password(contract: Data, secrets: Data, host: str) -> str:
+    """Return the password of the replicas, on the hosts of a database that has any."""
+    places = database_hosts(contract)
+    return str(((secrets or {}).get(REPLICATION) or {}).get("password") or UNKNOWN) if host in places and len(places) > 1 else ""
 
 
 def _logins(secrets: Data, app: Data) -> Data:
@@ -146,9 +163,33 @@ def rehearsal_url(contract: Data, secrets: Data, app: Data, host: str) -> str | 
 
 
 def postgresql_client_addresses(contract: Data, host: str) -> list[str]:
-    """Return the networks from which other hosts reach PostgreSQL on this host; none means loopback only."""
-    names = [name for app in _apps(contract) if _lives_on(app["database"], host) for name in app["hosts"]]
-    return _others(contract, names, host)
+    """Return the networks from which other hosts reach PostgreSQL on this host; none means loopback only.
+
+    The other hosts of the database are among them: after a promotion the former primary hands on to the new one who still comes to it.
+    """
+    names = [name for app in _apps(contract) if _is_kept_on(contract, app, host) for name in app["hosts"]]
+    return _others(contract, [*names, *(database_hosts(contract) if names else [])], host)
+
+
+def database_hosts(contract: Data) -> list[str]:
+    """Return the hosts that keep the databases of the contract, the primary first; those after it are its replicas."""
+    places = _names(contract, "database")
+    return places if any(_lives_on(app["database"], place) for app in _apps(contract) for place in places[:1]) else []
+
+
+def postgresql_primary(contract: Data, host: str) -> Data:
+    """Return where the primary is that a host is a replica of; nothing for a host that is none."""
+    places = database_hosts(contract)
+    if host not in places[1:]:
+        return {}
+    port = next(app["database"]["port"] for app in _apps(contract) if _lives_on(app["database"], places[0]))
+    return {"name": places[0], "address": _address(contract, places[0]), "port": port}
+
+
+def postgresql_replicas(contract: Data, host: str) -> list[Data]:
+    """Return the replicas of a host that is the primary."""
+    places = database_hosts(contract)
+    return [{"name": name, "address": _address(contract, name)} for name in places[1:]] if host in places[:1] else []
 
 
 def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
@@ -226,10 +267,19 @@ def pm2_users(contract: Data, host: str) -> list[Data]:
 
 
 def nginx_sites(contract: Data, host: str) -> list[Data]:
-    """Return the sites that this host's proxy serves."""
+    """Return the sites of this host: those that visitors reach where it is a proxy, and the edges of its apps where proxies come from elsewhere."""
     apps = [app for app in _apps(contract) if _is_proxy(contract, host)]
     beside = [components.site(app, name) for app in apps for name, _component in components.sites(app)]
-    return [_site(contract, app) for app in apps if app["domains"]] + beside
+    return (
+        [_site(contract, app) for app in apps if app["domains"]]
+        + beside
+        + [_edge_site(contract, app, host) for app in _apps(contract) if edge(contract, app, host)]
+    )
+
+
+def nginx_challenge_peers(contract: Data, host: str) -> list[str]:
+    """Return the addresses of the other proxies, where this host is one: a certificate authority asks any of them."""
+    return [place["address"] for place in contract["topology"]["proxy"] if place["name"] != host] if _is_proxy(contract, host) else []
 
 
 def certbot_certificates(contract: Data, host: str) -> list[Data]:
@@ -282,10 +332,33 @@ def app_urls(contract: Data) -> list[Data]:
     return urls
 
 
-def listen_address(contract: Data, app: Data, host: str) -> str:
-    """Return the address on which an app's processes listen: loopback, unless a proxy elsewhere must reach them."""
-    elsewhere = any(place["name"] != host for place in contract["topology"]["proxy"])
-    return _address(contract, host) if elsewhere and _public(app) and app["domains"] else LOOPBACK
+def edge(contract: Data, app: Data, host: str) -> Data | None:
+    """Return the address and port at which proxies reach an app on one of its hosts; None where they need none."""
+    if host not in app["hosts"] or not edges.wanted(app, contract["topology"]):
+        return None
+    return {"address": _address(contract, host), "port": app["edge_port"]}
+
+
+def host_edges(contract: Data, host: str) -> dict[str, int]:
+    """Return the ports at which proxies reach the apps of a host, by app; those that need none are not among them."""
+    return {app["name"]: app["edge_port"] for app in _apps(contract) if edge(contract, app, host)}
+
+
+def upgrade_order(contract: Data) -> dict[str, list[str]]:
+    """Return the hosts by what their upgrade means.
+
+    :returns: C(balanced), which others stand in for while they are out of the balance; C(services), with a database or Redis that others use; C(others),
+        which are proxies, or serve an app alone.
+    """
+    places = {place["name"]: place for group in ("app", "proxy", "cache", "database") for place in contract["topology"][group]}
+    found: dict[str, list[str]] = {"balanced": [], "services": [], "others": []}
+    for host in places:
+        here = [app for app in _apps(contract) if host in app["hosts"]]
+        serves = host in database_hosts(contract) or any(_lives_on(app[kind], host) for app in _apps(contract) for kind in ("database", "redis"))
+        replaced = bool(here) and all(len(app["hosts"]) > 1 and edge(contract, app, host) for app in here if app["domains"])
+        balanced = replaced and not serves and not _is_proxy(contract, host)
+        found["services" if serves else "balanced" if balanced else "others"].append(host)
+    return found
 
 
 def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | None:
@@ -337,7 +410,8 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "host": host,
             "proxy_address": _proxy_address(contract, app, host),
             "host_address": _address(contract, host),
-            "listen_address": listen_address(contract, app, host),
+            "listen_address": LOOPBACK,
+            **({"edge": edge(contract, app, host)} if edge(contract, app, host) else {}),
             **({"inside": inside(app)} if app["runtime"] == COMPOSE else {}),
             **({"pooled": components.pooled(app)} if components.pooled(app) else {}),
         }
@@ -395,14 +469,15 @@ def _proxy_address(contract: Data, app: Data, host: str) -> str | None:
 
 def _site(contract: Data, app: Data) -> Data:
     process = _public(app)
-    slots: Data = process["slots"] if process else {"blue": [], "green": []}
-    hosts = [(name, listen_address(contract, app, name)) for name in app["hosts"]]
+    behind = [edge(contract, app, name) for name in app["hosts"]]
+    inner = {"upstreams": {"blue": behind}, "hops": True} if all(behind) else _slots(app)
+    name = edges.site_name(app, contract["topology"])
     return {
-        "name": app["name"],
+        "name": name,
         "domains": app["domains"],
-        "tls": {key: app["tls"][key] for key in ("mode", "certificate", "key")},
-        "upstreams": {slot: [{"address": address, "port": port} for _name, address in hosts for port in ports] for slot, ports in slots.items()},
-        "slot_directory": f"/var/lib/anchorage/slots/{app['name']}",
+        # Whatever the site is called, its certificate has the name of the app.
+        "tls": {**{key: app["tls"][key] for key in ("mode", "certificate", "key")}, **({"name": app["name"]} if name != app["name"] else {})},
+        **inner,
         "rate_limit": app["rate_limit"],
         "unlimited_paths": [],
         "health_path": process["health"]["path"] if process else None,
@@ -410,6 +485,37 @@ def _site(contract: Data, app: Data) -> Data:
         "max_body_mb": app["max_body_mb"],
         "timeout_seconds": app["timeout_seconds"],
     }
+
+
+def _slots(app: Data) -> Data:
+    """Return the slots of an app on its host, as the role nginx takes them."""
+    process = _public(app)
+    slots: Data = process["slots"] if process else {"blue": [], "green": []}
+    return {
+        "upstreams": {slot: [{"address": LOOPBACK, "port": port} for port in ports] for slot, ports in slots.items()},
+        "slot_directory": f"/var/lib/anchorage/slots/{app['name']}",
+    }
+
+
+def _edge_site(contract: Data, app: Data, host: str) -> Data:
+    """Return the site that the proxies go to. Limits and headers are theirs; of what a visitor sends it lets through what they do."""
+    found = t.cast(Data, edge(contract, app, host))
+    process = _public(app)
+    return {
+        "name": app["name"],
+        "domains": app["domains"],
+        "tls": {"mode": "off"},
+        **_slots(app),
+        "listen": {**found, "from": sorted(_address(contract, name) for name in _names(contract, "proxy"))},
+        "health_path": process["health"]["path"] if process else None,
+        "webhook_paths": app["webhooks"],
+        "max_body_mb": app["max_body_mb"],
+        "timeout_seconds": app["timeout_seconds"],
+    }
+
+
+def _names(contract: Data, group: str) -> list[str]:
+    return [place["name"] for place in contract["topology"][group]]
 
 
 def _apps(contract: Data) -> list[Data]:
@@ -427,6 +533,11 @@ def _local(service: Data) -> bool:
 def _lives_on(service: Data, host: str) -> bool:
     """Tell whether a service is one of the host's own; what lives in a container is none."""
     return bool(service["host"] == host and not service["image"])
+
+
+def _is_kept_on(contract: Data, app: Data, host: str) -> bool:
+    """Tell whether a host has an app's database, as the primary or as a replica."""
+    return host in database_hosts(contract) and _lives_on(app["database"], database_hosts(contract)[0])
 
 
 def _is_proxy(contract: Data, host: str) -> bool:

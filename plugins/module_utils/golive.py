@@ -88,10 +88,10 @@ def versions(asker: Asker, site: Site, path: str) -> Check:
 
 def rate_limit(world: World, document: Data, site_file: str) -> Check:
     """Somebody who tries passwords is slowed down."""
-    if document.get("proxy_address") == LOOPBACK:
+    if document.get("proxy_address") == LOOPBACK and not document.get("edge"):
         text = dict(configuration(world, os.path.dirname(site_file), 0)).get(site_file, "")
         limited = re.search(r"(?m)^\s*limit_req\s", text) is not None
-    else:  # the proxy is elsewhere; what it was given is known
+    else:  # the site that visitors reach is another one, or elsewhere; what it was given is known
         limited = bool(document.get("rate_limit"))
     evidence = {"site": site_file, "wanted": document.get("rate_limit")}
     return judge("rate_limit", limited, evidence=evidence, cause="requests to this site are not limited", advice="rate_limit in the app's contract")

@@ -40,6 +40,8 @@ SITE_DEFAULTS: Data = {
     "tls": {},
     "upstreams": {},
     "slot_directory": None,
+    "hops": False,
+    "listen": None,
     "rate_limit": None,
     "unlimited_paths": [],
     "health_path": None,
@@ -137,6 +139,16 @@ def slots(key: str, name: str, wanted: t.Mapping[str, t.Any]) -> list[Data]:
     return [{"slot": slot, "upstream": f"{name}_{slot}", "servers": servers(f"{key}.{slot}", wanted[slot])} for slot in ("blue", "green") if wanted.get(slot)]
 
 
+def listen(key: str, wanted: t.Mapping[str, t.Any] | None) -> Data:
+    """Return where a site listens for other proxies only; empty for one that visitors reach."""
+    if not wanted:
+        return {}
+    return {
+        "place": f"{address(f'{key}.address', wanted.get('address'))}:{whole_number(f'{key}.port', wanted.get('port'), 1, 65535)}",
+        "from": networks(f"{key}.from", wanted.get("from") or []),
+    }
+
+
 def tls(key: str, wanted: t.Mapping[str, t.Any]) -> Data:
     """Return where a site's certificate comes from."""
     mode = wanted.get("mode") or "acme"
@@ -147,7 +159,14 @@ def tls(key: str, wanted: t.Mapping[str, t.Any]) -> Data:
             refuse(f"{key}.{part}", "is required where mode is files")
         if mode != "files" and wanted.get(part):
             refuse(f"{key}.{part}", "is used only where mode is files")
-    return {"mode": mode, "certificate": wanted.get("certificate"), "key": wanted.get("key")}
+    name = wanted.get("name")
+    if name:
+        matched(f"{key}.name", name, SITE_NAME, "must be lower-case letters, digits, - and _")
+    return {"mode": mode, "certificate": wanted.get("certificate"), "key": wanted.get("key"), "name": name}
+
+
+def _pair(key: str, wanted: t.Mapping[str, t.Any]) -> Data:
+    return {part: value for part, value in tls(key, wanted).items() if part != "name"}
 
 
 def paths(key: str, wanted: t.Sequence[str]) -> list[str]:
@@ -215,14 +234,18 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         matched(f"{key}.root", full["root"], FILE_PATH, "must be an absolute path of plain characters")
     limit = rate(f"{key}.rate_limit", full["rate_limit"])
     security = tls(f"{key}.tls", full["tls"])
+    behind = listen(f"{key}.listen", full["listen"])
+    if behind and security["mode"] != "off":
+        refuse(f"{key}.tls.mode", "must be off for a site that only other proxies reach, which end TLS")
     for number in ("max_body_mb", "webhook_max_body_mb"):
         whole_number(f"{key}.{number}", full[number], 1, 102400)
     return {
         "name": name,
         "domains": domains,
         "secure": security["mode"] != "off",
-        "fullchain": f"{TLS_DIRECTORY}/{name}/fullchain.pem",
-        "private_key": f"{TLS_DIRECTORY}/{name}/privkey.pem",
+        "certificate": security["name"] or name,
+        "fullchain": f"{TLS_DIRECTORY}/{security['name'] or name}/fullchain.pem",
+        "private_key": f"{TLS_DIRECTORY}/{security['name'] or name}/privkey.pem",
         "slots": upstreams,
         "slot_directory": full["slot_directory"] or "",
         "flag_file": f"{full['slot_directory']}/green" if len(upstreams) == 2 else "",
@@ -233,6 +256,8 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         "locations": locations(key, full, limit) if upstreams else [],
         "max_body_mb": full["max_body_mb"],
         "timeout_seconds": whole_number(f"{key}.timeout_seconds", full["timeout_seconds"], 1, 86400),
+        "listen": behind,
+        "hops": bool(full["hops"]),
         "tries": max([TRIES, *(len(slot["servers"]) for slot in upstreams)]),
         "connect_seconds": CONNECT_SECONDS if all(is_local(server["address"]) for slot in upstreams for server in slot["servers"]) else CONNECT_SECONDS_AWAY,
         "root": full["root"] or "",
@@ -259,16 +284,17 @@ def resolve_sites(sites: t.Sequence[t.Mapping[str, t.Any]]) -> list[Data]:
     """Return every site resolved; names and domains are unique among them."""
     resolved = [resolve_site(site, f"nginx_sites[{index}]") for index, site in enumerate(sites)]
     names: set[str] = set()
-    owners: dict[str, str] = {}
+    owners: dict[tuple[str, str], str] = {}
     for site in resolved:
         ident = site["name"].replace("-", "_")
         if ident in names:
             refuse(f"nginx_sites[{site['name']}].name", "is used by two sites (- and _ count as the same)")
         names.add(ident)
         for domain in site["domains"]:
-            if domain in owners:
-                refuse(f"nginx_sites[{site['name']}].domains", f"names {domain}, which site {owners[domain]} names too")
-            owners[domain] = site["name"]
+            place = (site["listen"].get("place", ""), domain)
+            if place in owners:
+                refuse(f"nginx_sites[{site['name']}].domains", f"names {domain}, which site {owners[place]} names too")
+            owners[place] = site["name"]
     return resolved
 
 
@@ -310,8 +336,10 @@ def model(
         "headers": headers("nginx_security_headers", common),
         "hsts": header_value("nginx_hsts", hsts),
         "real_ip_from": networks("nginx_real_ip_from", real_ip_from),
+        "proxies": sorted({network for site in resolved for network in site["listen"].get("from", [])}),
+        "visited": any(not site["listen"] for site in resolved) or not resolved,
         "certificates": [
-            {"site": site["name"], "domains": site["domains"], **tls(f"nginx_sites[{site['name']}].tls", given.get("tls") or {})}
+            {"site": site["certificate"], "domains": site["domains"], **_pair(f"nginx_sites[{site['name']}].tls", given.get("tls") or {})}
             for site, given in zip(resolved, sites)
             if site["secure"]
         ],

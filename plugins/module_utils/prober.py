@@ -29,8 +29,11 @@ def target(document: dict[str, t.Any]) -> Target | None:
     url = document.get("url")
     if not url or public is None or not document.get("proxy_address"):
         return None
-    port = 443 if urllib.parse.urlsplit(url).scheme == "https" else 80
-    address = document["proxy_address"]
+    scheme = urllib.parse.urlsplit(url).scheme
+    address, port = document["proxy_address"], 443 if scheme == "https" else 80
+    if document.get("edge"):
+        # What the others serve meanwhile says nothing of this host.
+        address, port, url = document["edge"]["address"], document["edge"]["port"], f"http{url[len(scheme) :]}"
     place = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     path = (public.get("health") or {}).get("path") or "/"
     # Whether the certificate is good is for verify.yml to say; here every answer counts.

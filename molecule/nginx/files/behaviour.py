@@ -363,6 +363,26 @@ def plain_site_speaks_http():
     expect("Strict-Transport-Security" not in headers, "HSTS over plain http")
 
 
+def another_host_is_asked_where_one_has_nothing_that_answers():
+    """A host whose application is gone says 502 at its edge, and visitors do not see it."""
+    statuses = [ask("crew.test", "/", port=80)[0] for _attempt in range(20)]
+    expect(statuses == [200] * 20, f"statuses {statuses}")
+
+
+def an_edge_believes_its_proxy():
+    """Through two proxies the application is told of the visitor, of one scheme and of one id; what the visitor claims, neither believes."""
+    claimed = {"X-Real-IP": "203.0.113.9", "X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "X-Request-Id": "0" * 32}
+    # The proxy comes to the edges from the host's own address, and the visitor from loopback.
+    told = json.loads(ask("crew.test", "/two-hops", headers=claimed, port=80)[2])["headers"]
+    expect(told["x-real-ip"] == "127.0.0.1" and told["x-forwarded-for"] == "127.0.0.1", f"the client is {told['x-real-ip']}, {told['x-forwarded-for']}")
+    expect(told["x-forwarded-proto"] == "http", f"the scheme is {told['x-forwarded-proto']}")
+    expect(told["host"] == "crew.test", f"the host is {told['host']}")
+    time.sleep(0.3)
+    with open(ACCESS_LOG, encoding="utf-8", errors="replace") as stream:
+        lines = [line for line in stream if "/two-hops" in line]
+    expect(len(lines) >= 2 and all(told["x-request-id"] in line for line in lines), f"the id {told['x-request-id']} is not in {lines}")
+
+
 def a_post_is_never_repeated():
     """A server that took a POST and died gives 502; the next server is not asked. One that refuses is passed over."""
     Backend.seen.clear()
@@ -490,6 +510,8 @@ BEHAVIOURS = (
     old_tls_is_refused,
     static_site_has_fallback_and_caching,
     plain_site_speaks_http,
+    another_host_is_asked_where_one_has_nothing_that_answers,
+    an_edge_believes_its_proxy,
     a_post_is_never_repeated,
 )
 

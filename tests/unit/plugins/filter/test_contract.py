@@ -65,8 +65,8 @@ def test_a_host_without_variables_has_its_name():
 
 def test_every_filter_of_the_wiring_exists_and_every_projection_is_wired():
     used = set(re.findall(r"anchorage\.vps\.(\w+)", " ".join(str(value) for value in WIRING.values())))
-    rotation = set(re.findall(r"anchorage\.vps\.(\w+)\(", (ROOT / "playbooks" / "rotate_secrets.yml").read_text(encoding="utf-8")))
-    assert set(FILTERS) - {"app_names"} <= used | rotation  # that one is in a headline
+    playbooks = "".join((ROOT / "playbooks" / f"{name}.yml").read_text(encoding="utf-8") for name in ("rotate_secrets", "rolling_upgrade"))
+    assert set(FILTERS) - {"app_names"} <= used | set(re.findall(r"anchorage\.vps\.(\w+)", playbooks))  # that one is in a headline
     assert all((ROOT / "plugins" / "filter" / f"{name}.{kind}").exists() for name in used for kind in (["yml"] if name in FILTERS else ["py"]))
 
 
@@ -87,12 +87,13 @@ SAMPLE = resolved(
         "bot": BOT,
         "crew": changed(BOT, runtime="compose", hosts=["a1"], database={"enabled": True}, redis={"enabled": True}),
     },
-    FLEET,
+    {**FLEET, "database": [*FLEET["database"], {"name": "d2", "address": "192.0.2.22"}]},
 )
+HOSTS = ("a1", "d1", "d2", "p1")
 INPUTS = [variable for variable in WIRING if not variable.startswith("anchorage_") and variable not in BETWEEN_ROLES]
 
 
-@pytest.mark.parametrize("host", ["a1", "d1", "p1"])
+@pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("variable", [variable for variable in INPUTS if not variable.startswith("release_")])
 def test_each_role_takes_what_it_is_given(variable, host):
     role = next(path for path in (ROOT / "roles").iterdir() if variable.startswith(f"{path.name}_"))
@@ -103,8 +104,8 @@ def test_each_role_takes_what_it_is_given(variable, host):
 
 
 def test_the_sample_gives_every_role_something_to_take():
-    # A component with a name of its own is for an app on the host that is its own proxy.
-    assert [variable for variable in INPUTS if not any(project(variable, host) for host in ("a1", "d1", "p1"))] == ["backup_apart"]
+    # A component with a name of its own is for an app on the host that is its own proxy; and there is one proxy here.
+    assert [variable for variable in INPUTS if not any(project(variable, host) for host in HOSTS)] == ["nginx_challenge_peers", "backup_apart"]
 
 
 def project(variable, host):

@@ -518,6 +518,7 @@ def test_a_shop_of_four_lines_resolves_completely():
     app = resolved({"shop": SHOP})["apps"]["shop"]
     assert app == {
         "name": "shop",
+        "edge_port": 9019,
         "preset": "medusa",
         "runtime": "pm2",
         "mode": "split",
@@ -923,3 +924,12 @@ def test_what_the_user_wrote_is_left_alone():
 
 def test_permissions_are_a_list_of_words():
     assert resolved(shop(migrate={"allow": ["contract", "lock_heavy"]}))["apps"]["shop"]["migrate"]["allow"] == ["contract", "lock_heavy"]
+
+
+def test_the_edge_of_an_app_takes_no_port_of_another():
+    apps = {"one": changed(WEB, hosts=["a1"]), "two": changed(WEB, domain="b.example.com", hosts=["a1"], edge_port=9019)}
+    assert "apps.two.edge_port: port 9019 on a1 is already taken by apps.one.edge_port" in problems(apps, FLEET).message
+    apps["two"]["edge_port"] = 70000
+    assert "apps.two.edge_port" in problems(apps, FLEET).message
+    del apps["two"]["edge_port"]
+    resolved(apps, FLEET)

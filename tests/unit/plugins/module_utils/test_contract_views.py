@@ -151,10 +151,12 @@ class TestOneHost:
         assert only(views.release_documents(contract, {}, "vps"))["listen_address"] == "127.0.0.1"
 
 
+REPLICATED = {**FLEET, "database": [*FLEET["database"], {"name": "d2", "address": "192.0.2.22"}]}
+
+
 class TestFleet:
-    def test_app_hosts_let_the_proxy_in_to_the_public_process(self):
-        wanted = [{"port": port, "protocol": "tcp", "from": ["192.0.2.31/32"]} for port in (9000, 9002)]
-        assert views.base_firewall_allow(SPREAD, "a1") == wanted
+    def test_app_hosts_let_the_proxy_in_to_their_edge_and_to_no_process(self):
+        assert views.base_firewall_allow(SPREAD, "a1") == [{"port": 9019, "protocol": "tcp", "from": ["192.0.2.31/32"]}]
         assert views.base_firewall_allow(SPREAD, "p1") == []
 
     def test_the_database_host_lets_the_app_hosts_in(self):
@@ -162,6 +164,35 @@ class TestFleet:
         assert views.base_firewall_allow(SPREAD, "d1") == [{"port": port, "protocol": "tcp", "from": clients} for port in (5432, 6379)]
         assert views.postgresql_client_addresses(SPREAD, "d1") == clients
         assert only(views.redis_instances(SPREAD, {}, "d1"))["bind"] == ["127.0.0.1", "192.0.2.21"]
+
+    def test_the_first_database_host_is_the_primary_and_those_after_it_follow(self):
+        contract = resolved({"shop": SHOP}, REPLICATED)
+        assert views.postgresql_primary(contract, "d2") == {"name": "d1", "address": "192.0.2.21", "port": 5432}
+        assert views.postgresql_replicas(contract, "d1") == [{"name": "d2", "address": "192.0.2.22"}]
+        assert views.postgresql_primary(contract, "d1") == views.postgresql_primary(contract, "a1") == {}
+        assert views.postgresql_replicas(contract, "d2") == views.postgresql_replicas(contract, "a1") == []
+        assert contract["apps"]["shop"]["database"]["host"] == contract["apps"]["shop"]["secrets_host"] == "d1"
+        assert "postgresql" in views.host_roles(contract, "d2") and "d2" in views.upgrade_order(contract)["services"]
+
+    def test_a_replica_lets_the_same_logins_in_and_saves_nothing(self):
+        contract = resolved({"shop": SHOP}, REPLICATED)
+        clients = ["192.0.2.11/32", "192.0.2.12/32"]
+        assert views.postgresql_databases(contract, {}, "d2") == views.postgresql_databases(contract, {}, "d1") != []
+        assert views.postgresql_client_addresses(contract, "d2") == [*clients, "192.0.2.21/32"]
+        assert {"port": 5432, "protocol": "tcp", "from": [*clients, "192.0.2.21/32"]} in views.base_firewall_allow(contract, "d2")
+        assert {"port": 5432, "protocol": "tcp", "from": [*clients, "192.0.2.22/32"]} in views.base_firewall_allow(contract, "d1")
+        assert views.backup_databases(contract, {}, "d2") == [] and views.backup_databases(contract, {}, "d1") != []
+        kept = {"postgresql.replication": {"password": "p"}}
+        assert [views.postgresql_replication_password(contract, kept, host) for host in ("d1", "d2", "a1")] == ["p", "p", ""]
+        assert {"name": "postgresql.replication", "generate": {"password": 48}} in views.app_secrets(contract, "d1")
+        assert views.app_secrets(contract, "d2") == []
+
+    def test_a_database_elsewhere_or_in_a_container_has_no_replica(self):
+        elsewhere = resolved({"shop": changed(SHOP, database={"url": "postgres://u:kQ7rT2vX9mB4nC6p@db.example.com/shop"})}, REPLICATED)
+        inside = resolved({"shop": changed(SHOP, runtime="compose", hosts=["a1"])}, {**REPLICATED, "proxy": FLEET["app"][:1]})
+        for contract in (elsewhere, inside, resolved({"shop": SHOP}, FLEET)):
+            assert views.postgresql_primary(contract, "d2") == {} and views.postgresql_replicas(contract, "d1") == []
+            assert views.postgresql_replication_password(contract, {}, "d1") == ""
 
     def test_a_port_that_two_apps_use_is_one_rule(self):
         apps = {"one": changed(SHOP, hosts=["a1"]), "two": changed(SHOP, domain="two.example.com", hosts=["a2"])}
@@ -173,18 +204,41 @@ class TestFleet:
         ]
 
     def test_each_host_gets_its_own_part_only(self):
-        assert views.postgresql_databases(SPREAD, {}, "a1") == views.redis_instances(SPREAD, {}, "a1") == views.nginx_sites(SPREAD, "a1") == []
+        assert views.postgresql_databases(SPREAD, {}, "a1") == views.redis_instances(SPREAD, {}, "a1") == views.nginx_sites(SPREAD, "d1") == []
         assert views.pm2_users(SPREAD, "d1") == views.release_documents(SPREAD, {}, "d1") == views.app_secrets(SPREAD, "a1") == []
         assert len(views.certbot_certificates(SPREAD, "p1")) == 1
 
-    def test_the_proxy_reaches_every_app_host(self):
+    def test_the_proxy_goes_to_the_edge_of_every_app_host_and_knows_no_slots(self):
         site = only(views.nginx_sites(SPREAD, "p1"))
-        assert site["upstreams"]["blue"] == [{"address": "192.0.2.11", "port": 9000}, {"address": "192.0.2.12", "port": 9000}]
+        assert site["upstreams"] == {"blue": [{"address": "192.0.2.11", "port": 9019}, {"address": "192.0.2.12", "port": 9019}]}
+        assert (site["name"], site["hops"], "slot_directory" in site) == ("shop-public", True, False)
+        assert only(views.certbot_certificates(SPREAD, "p1"))["name"] == site["tls"]["name"] == "shop"
 
-    def test_proxies_that_are_app_hosts_reach_each_other(self):
-        assert only(views.release_documents(MIXED, {}, "a1"))["listen_address"] == "192.0.2.11"
+    def test_the_edge_chooses_the_slot_for_the_proxies_alone(self):
+        site = only(views.nginx_sites(SPREAD, "a2"))
+        assert site["listen"] == {"address": "192.0.2.12", "port": 9019, "from": ["192.0.2.31"]}
+        assert (site["name"], site["tls"], site["slot_directory"]) == ("shop", {"mode": "off"}, "/var/lib/anchorage/slots/shop")
+        assert site["upstreams"] == {"blue": [{"address": "127.0.0.1", "port": 9000}], "green": [{"address": "127.0.0.1", "port": 9002}]}
+        assert "rate_limit" not in site, "visitors are counted where they come in"
+        document = only(views.release_documents(SPREAD, {}, "a2"))
+        assert (document["listen_address"], document["edge"]) == ("127.0.0.1", {"address": "192.0.2.12", "port": 9019})
+        assert document["proxy_address"] == "192.0.2.31"
+
+    def test_proxies_that_are_app_hosts_have_both(self):
+        public, own = views.nginx_sites(MIXED, "a1")
+        assert (public["name"], own["name"]) == ("shop-public", "shop")
+        assert public["upstreams"]["blue"] == [{"address": f"192.0.2.{last}", "port": 9019} for last in (11, 12)]
+        assert own["listen"]["from"] == ["192.0.2.11", "192.0.2.12"], "its own proxy comes from its own address"
         assert views.base_firewall_allow(MIXED, "a1")[0]["from"] == ["192.0.2.12/32"]
-        assert only(views.nginx_sites(MIXED, "a1"))["upstreams"]["green"] == [{"address": f"192.0.2.{last}", "port": 9002} for last in (11, 12)]
+
+    def test_one_host_that_is_its_one_proxy_has_no_edge(self):
+        assert only(views.nginx_sites(ALONE, "vps"))["name"] == "shop"
+        assert "edge" not in only(views.release_documents(ALONE, SECRETS, "vps"))
+        assert views.base_firewall_allow(ALONE, "vps") == []
+
+    def test_the_edge_s_port_can_be_chosen(self):
+        contract = resolved({"shop": changed(SHOP, edge_port=8100)}, FLEET)
+        assert views.base_firewall_allow(contract, "a1")[0]["port"] == 8100
 
     def test_a_host_watches_the_sites_of_apps_that_are_elsewhere(self):
         site = {"name": "shop", "domains": only(views.nginx_sites(SPREAD, "p1"))["domains"], "tls_mode": "acme", "health_path": "/health", "health_status": 200}
@@ -314,3 +368,24 @@ class TestBackup:
             paths = views.backup_paths(SPREAD, host)
             assert "/etc/anchorage" in paths
             assert {path for path in paths if path.endswith("/shared")} == {f"{app['home']}/shared" for app in SPREAD["apps"].values() if host in app["hosts"]}
+
+
+class TestUpgradeOrder:
+    def test_hosts_behind_a_proxy_stand_in_for_each_other(self):
+        found = views.upgrade_order(SPREAD)
+        assert found["balanced"] == ["a1", "a2"] and "p1" in found["others"] and "d1" in found["services"]
+
+    def test_nobody_stands_in_for_a_host_that_is_alone(self):
+        assert views.upgrade_order(ALONE) == {"balanced": [], "services": ["vps"], "others": []}
+
+    def test_a_proxy_is_never_out_of_the_balance(self):
+        assert views.upgrade_order(MIXED)["balanced"] == []
+
+    def test_one_app_that_has_no_other_host_keeps_its_host_in(self):
+        found = views.upgrade_order(resolved({"shop": SHOP, "web": changed(WEB, hosts=["a1"])}, FLEET))
+        assert found["balanced"] == ["a2"] and "a1" in found["others"]
+
+
+def test_proxies_know_each_other_for_what_an_authority_asks():
+    assert views.nginx_challenge_peers(MIXED, "a1") == ["192.0.2.12"] and views.nginx_challenge_peers(MIXED, "d1") == []
+    assert views.nginx_challenge_peers(SPREAD, "p1") == [] and views.nginx_challenge_peers(ALONE, "vps") == []

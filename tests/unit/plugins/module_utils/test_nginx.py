@@ -178,3 +178,39 @@ def test_hostile_options_are_refused(options: dict[str, t.Any]) -> None:
 def test_of_many_servers_each_may_be_asked():
     many = [{"address": "127.0.0.1", "port": port} for port in range(9000, 9005)]
     assert model([site(upstreams={"blue": many, "green": GREEN}, slot_directory="/srv/slots")])["sites"][0]["tries"] == 5
+
+
+def test_a_site_for_other_proxies_listens_for_them_only() -> None:
+    resolved = model([site(tls={"mode": "off"}, listen={"address": "10.0.0.2", "port": 9019, "from": ["10.0.0.1"]})])
+    assert resolved["sites"][0]["listen"] == {"place": "10.0.0.2:9019", "from": ["10.0.0.1/32"]}
+    assert (resolved["proxies"], resolved["visited"], resolved["certificates"]) == (["10.0.0.1/32"], False, [])
+    assert model([site(tls={"mode": "off"}, listen={"address": "fd00::2", "port": 9019})])["sites"][0]["listen"]["place"] == "[fd00::2]:9019"
+
+
+def test_what_visitors_reach_and_its_edge_may_have_one_domain() -> None:
+    edge = site(tls={"mode": "off"}, listen={"address": "10.0.0.2", "port": 9019})
+    resolved = model([site(name="shop-public", hops=True, upstreams={"blue": [{"address": "10.0.0.2", "port": 9019}]}), edge])
+    assert [one["hops"] for one in resolved["sites"]] == [True, False]
+    assert resolved["visited"] and resolved["sites"][0]["flag_file"] == ""
+    with pytest.raises(AnchorageError, match=r"nginx_sites\[two\].domains names shop.test, which site shop names too"):
+        model([edge, {**edge, "name": "two"}])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        ({"listen": {"address": "localhost", "port": 1}}, "listen.address"),
+        ({"listen": {"address": "10.0.0.2", "port": 0}}, "listen.port"),
+        ({"listen": {"address": "10.0.0.2", "port": 1, "from": ["x"]}}, "listen.from"),
+        ({"tls": {}, "listen": {"address": "10.0.0.2", "port": 1}}, "tls.mode"),
+    ],
+)
+def test_a_wrong_place_for_proxies_is_refused_by_its_key(wrong, key) -> None:
+    with pytest.raises(AnchorageError, match=rf"nginx_sites\[shop\]\.{key}"):
+        model([site(**{"tls": {"mode": "off"}, **wrong})])
+
+
+def test_a_certificate_may_have_another_name_than_its_site() -> None:
+    resolved = model([site(name="shop-public", tls={"name": "shop"})])
+    assert resolved["sites"][0]["fullchain"] == "/etc/nginx/tls/shop/fullchain.pem"
+    assert resolved["certificates"] == [{"site": "shop", "domains": ["shop.test"], "mode": "acme", "certificate": None, "key": None}]

@@ -85,8 +85,8 @@ def test_next_is_told_where_to_listen_by_both_runtimes(name):
     assert service["entrypoint"] == [*NEXT, "0.0.0.0", "--port", port] and service["environment"]["PORT"] == port
 
 
-def test_behind_a_proxy_elsewhere_it_listens_where_that_one_finds_it():
-    assert commands(document(SITE, FLEET, host="a2"))["web"] == [*NEXT, "192.0.2.12", "--port", "9000"]
+def test_behind_a_proxy_elsewhere_it_is_the_edge_that_listens_where_that_one_finds_it():
+    assert commands(document(SITE, FLEET, host="a2"))["web"] == [*NEXT, "127.0.0.1", "--port", "9000"]
 
 
 def test_an_image_says_how_it_is_started_without_a_braced_word():
