@@ -18,14 +18,18 @@ from . import (
     backup_probe,
     compose_probe,
     compose_project,
+    edges,
     engine,
     golive,
+    host_drain,
     host_manifest,
     host_probe,
     pm2,
     postgresql_probe,
+    postgresql_replication,
     redis_probe,
     refusals,
+    restart,
     tls_probe,
     worker_probe,
 )
@@ -119,7 +123,7 @@ def _parts_of_app(app: App) -> list[Part]:
 
 def _site_was_taken_away(app: App, document: Data) -> bool:
     """Tell whether provisioning itself has removed the site: then the app was taken out of the inventory, and nobody is to be woken up."""
-    if not document.get("domains") or document.get("proxy_address") != LOOPBACK or app.world.exists(app.layout.site):
+    if not document.get("domains") or not edges.chooses_here(document) or app.world.exists(app.layout.site):
         return False
     return host_manifest.was_removed(app.world, app.layout.site)
 
@@ -174,11 +178,17 @@ def judge_release(app: App) -> Verdict:
     cause = f"a step ended between two releases{', and ' + state['unconfirmed'] + ' waits to be confirmed' if state['unconfirmed'] else ''}"
     checks.append(judge("settled", not unsettled, evidence={"unconfirmed": state["unconfirmed"]}, cause=cause, advice=f"anchorage recover {app.name}"))
     used = "green" if app.world.exists(app.layout.slot_flag) else "blue"
-    astray = (
-        not working and bool(state["live"]) and bool(app.document.get("domains")) and app.document.get("proxy_address") == LOOPBACK and used != state["slot"]
-    )
+    astray = not working and bool(state["live"]) and bool(app.document.get("domains")) and edges.chooses_here(app.document) and used != state["slot"]
     cause = f"the proxy uses slot {used}, and the live release is in {state['slot']}"
     checks.append(judge("slot", not astray, evidence={"proxy": used, "live": state["slot"]}, cause=cause, advice=f"anchorage recover {app.name}"))
+    out = host_drain.drained(app.world).get(app.name)
+    cause = f"this host is out of the balance of its proxies for {app.world.now() - out['since'] if out else 0:.0f} s: other hosts serve"
+    checks.append(
+        judge("balance", out is None, evidence={"drained_at": out and out["since"]}, cause=cause, advice=f"anchorage undrain {app.name}", severity=WARN)
+    )
+    reasons = [] if working else restart.outdated(app)
+    advice = f"rolling_upgrade.yml; where this is the only host, anchorage restart {app.name}, when few visit"
+    checks.append(judge("outdated", not reasons, evidence={"reasons": reasons}, cause=joined(reasons, "; "), advice=advice, severity=WARN))
     failed = bool(step) and not working and step.get("ok") is False
     told = f"the last step ({step.get('step')} of {step.get('release')}) failed, what was live before it is live" if failed else ""
     facts = {key: step.get(key) for key in ("step", "release", "ok", "started_at", "finished_at")}
@@ -395,11 +405,17 @@ def parts(
         add(f"{site.get('name')} (public)", "site", of_site(site))
     if host:
         add("host", "host", lambda: [host_part(told.get("host") or {}, controller_time=controller_time)])
+        if world.exists(postgresql_replication.SETTINGS):
+            add("replication", "database", lambda: [_replication(world)])
         if backup_probe.exists(world):
             add("backup", "backup", lambda: [Part("backup", "backup", lambda _seconds: backup_probe.check(world))])
         add("host files", "drift", lambda: [Part("host files", "drift", lambda _seconds: _files(world))])
         add("host", "golive", lambda: [_box("host", box) for box in golive.boxes_of_host(world, told)])
     return found
+
+
+def _replication(world: World) -> Part:
+    return Part("replication", "database", lambda seconds: postgresql_replication.check(world, deadline_seconds=seconds))
 
 
 def _raising(error: Exception) -> t.Callable[[float], Verdict]:

@@ -13,7 +13,22 @@ import socket
 import sys
 import typing as t
 
-from . import app_health, backup_command, diagnosis, engine, health_notice, hold, memory, preview, restore_command, rollback, room, runtimes
+from . import (
+    app_health,
+    backup_command,
+    diagnosis,
+    engine,
+    health_notice,
+    hold,
+    host_drain,
+    memory,
+    preview,
+    restart,
+    restore_command,
+    rollback,
+    room,
+    runtimes,
+)
 from .app import App, Log
 from .errors import AnchorageError
 from .world import World
@@ -87,6 +102,17 @@ def parser() -> argparse.ArgumentParser:
     back.add_argument("--code-only", action="store_true", help="although migrations came since that its code may not get along with")
     back.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     back.add_argument("--json", action="store_true")
+    again = commands.add_parser("restart", help="start the processes of the live release again; who visits meets nobody meanwhile, so drain the host first")
+    again.add_argument("app")
+    again.add_argument("--if-outdated", action="store_true", help="only where they still use what an upgrade has replaced")
+    again.add_argument("--json", action="store_true")
+    out = commands.add_parser("drain", help="take this host out of the balance of its proxies, and wait for who is connected")
+    out.add_argument("app", nargs="*", help="all of this host where none is named")
+    out.add_argument("--seconds", type=float, help="how long who is connected may take; the contract's drain_seconds without it")
+    out.add_argument("--json", action="store_true")
+    into = commands.add_parser("undrain", help="put this host back into the balance of its proxies")
+    into.add_argument("app", nargs="*", help="all that are out where none is named")
+    into.add_argument("--json", action="store_true")
     backup_command.add_parser(commands)
     end = commands.add_parser("end", help="end what a killed migration has left running in a container")
     end.add_argument("app")
@@ -184,6 +210,40 @@ def _diagnose(options: argparse.Namespace) -> int:
     told = diagnosis.diagnose([options.app] if options.app else None, World(), deadline_seconds=options.deadline)
     say(json.dumps(told, indent=1, sort_keys=True) if options.json else "\n".join(diagnosis.lines(told)))
     return 1 if told["grade"] == app_health.RED else 0
+
+
+def _restart(options: argparse.Namespace) -> int:
+    log = Log((lambda text: None) if options.json else say)
+    found = restart.restart(App(options.app, World()), log, force=not options.if_outdated)
+    if options.json:
+        say(json.dumps(found, sort_keys=True))
+    elif not found["changed"]:
+        say("Nothing to do: no process uses what was replaced." if options.if_outdated else "Nothing to do: no release is live.")
+    return 0
+
+
+def _drain(options: argparse.Namespace) -> int:
+    world = World()
+    known = engine.apps(world)
+    for name in options.app:
+        if name not in known:
+            raise AnchorageError(f"There is no app {name!r} on this host; there is: {', '.join(known) or 'none'}.", next_step="Name one of these.")
+    apps = [app for app in (App(name, world) for name in options.app or known) if options.app or app.document.get("edge")]
+    if not apps:
+        raise AnchorageError("No app of this host has other hosts that could serve meanwhile.", what="draining this host")
+    return _told(options, host_drain.out(world, Log((lambda text: None) if options.json else say), apps, seconds=options.seconds))
+
+
+def _undrain(options: argparse.Namespace) -> int:
+    return _told(options, host_drain.back(World(), Log((lambda text: None) if options.json else say), options.app or None))
+
+
+def _told(options: argparse.Namespace, found: dict[str, t.Any]) -> int:
+    if options.json:
+        say(json.dumps(found, sort_keys=True))
+    elif not found["changed"]:
+        say(f"Nothing to do; out of the balance: {', '.join(found['apps']) or 'none'}.")
+    return 0
 
 
 def _releases(options: argparse.Namespace) -> int:

@@ -167,6 +167,11 @@ class Compose(Runtime):
             if done.rc != 0 and "no such container" not in done.stderr.lower() and "already in progress" not in done.stderr.lower():
                 raise AnchorageError(f"The container {name} cannot be removed: {done.stderr.strip()[:300]}", next_step=f"docker rm --force {name}")
 
+    def restart(self, wanted: t.Sequence[Instance], release: str) -> None:
+        """Replace the containers; the Engine itself keeps them alive, and is not restarted for them."""
+        self.delete([instance.name for instance in wanted])
+        self.start(wanted, release)
+
     def keep_for_boot(self, release: str, slot: str) -> None:
         """Nothing is to be kept: the Engine starts again what ran, and what of that is not live is removed after a boot."""
 

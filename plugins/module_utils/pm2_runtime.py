@@ -95,6 +95,13 @@ class Pm2(Runtime):
         for name in names:
             self._pm2("delete", name, timeout=600)
 
+    def restart(self, wanted: t.Sequence[Instance], release: str) -> None:
+        """Restart the unit: the daemon is a process that was upgraded too, and what the unit starts is what is live."""
+        unit = f"pm2-{self.app.user}.service"
+        done = self.app.world.run(["systemctl", "restart", unit], timeout=900)
+        if done.rc != 0:
+            raise AnchorageError(f"{unit} does not start: {done.stderr.strip()[:300]}", next_step=f"Read: journalctl -u {unit}")
+
     def keep_for_boot(self, release: str, slot: str) -> None:
         """Write down what the unit starts at boot."""
         path = self.app.layout.live_file

@@ -80,6 +80,13 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def restart(self, wanted: t.Sequence[Instance], release: str) -> None:
+        """Stop all processes gracefully, with what keeps them alive, and start these; they are not proven yet.
+
+        :raises AnchorageError: when one cannot be started.
+        """
+
+    @abc.abstractmethod
     def keep_for_boot(self, release: str, slot: str) -> None:
         """See that the next boot starts a release, and no other."""
 

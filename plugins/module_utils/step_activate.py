@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from . import drain, hold, room
+from . import drain, hold, host_drain, room
 from .app import App, Log
 from .dead_man import DeadMan
 from .errors import AnchorageError
@@ -106,6 +106,7 @@ class Switch:
         with self.app.timed("retire"):
             self.slots.settle()
         journal.settled()
+        host_drain.first_release(self.app.world, self.log, self.app.name)
         return True
 
     def _one_at_a_time(self) -> bool:

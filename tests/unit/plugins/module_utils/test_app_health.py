@@ -19,6 +19,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import (
     host_probe,
     pm2,
     postgresql_probe,
+    postgresql_replication,
     redis_probe,
     tls_probe,
     worker_probe,
@@ -124,6 +125,14 @@ def test_what_cannot_be_read_is_told_whatever_is_asked(shop, monkeypatch):
     monkeypatch.setattr(app_health, "App", App)
     world.files[app_health.SETTINGS] = "{"
     assert names(parts(["blog"], world, kinds=["tls"], host=False)) == [("settings", "host"), ("blog", "release")]
+
+
+def test_a_database_host_is_asked_how_it_stands_to_the_others_with_the_host_itself(shop):
+    _app, world = shop()
+    assert ("replication", "database") not in names(parts([], world))
+    world.files[postgresql_replication.SETTINGS] = "{}"
+    assert ("replication", "database") in names(parts([], world, kinds=["database"]))
+    assert names(parts([], world, kinds=["database"], host=False)) == []
 
 
 def test_an_app_that_is_not_live_has_nothing_to_refuse(shop):
