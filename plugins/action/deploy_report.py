@@ -48,6 +48,17 @@ def entry(host: str, status: Data, steps: t.Iterable[Data]) -> Data:
     }
 
 
+#: What is said of an app on a host that does not say it.
+UNKNOWN = {"live": "unknown", "previous": None, "slot": None, "running": False}
+
+
+def entries(host: str, found: Data) -> list[Data]:
+    """Return what a run has done on one host. One that failed and does not answer any more is among them: what is live there is not known."""
+    steps, failure = found.get("steps") or [], found.get("failure")
+    known = found.get("status") or ([{"app": "-", **UNKNOWN}] if failure else [])
+    return [{**entry(host, status, steps), **({"failure": failure} if failure else {})} for status in known]
+
+
 def cells(found: Data) -> list[str]:
     """Return a line of the table."""
     prober = found["prober"]
@@ -67,6 +78,8 @@ def lines(apps: list[Data]) -> list[tuple[str, str | None]]:
     for found in apps:
         if found["phases"]:
             said.append((f"{found['host']} {found['app']}: " + ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in found["phases"].items()), None))
+        if found.get("failure"):
+            said.append((f"{found['host']} {found['app']}: {found['failure']}", "red"))
         if found["prober"]["first_failure"]:
             said.append((f"{found['host']} {found['app']}: first failed request: {found['prober']['first_failure']}", "red"))
     return said
@@ -82,7 +95,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         del tmp
         args = self._task.args
-        apps = [entry(host, status, found.get("steps") or []) for host, found in args["hosts"].items() for status in found.get("status") or []]
+        apps = [one for host, found in args["hosts"].items() for one in entries(host, found)]
         for line, colour in [] if self._task.check_mode or not apps else lines(apps):
             display.display(f"  {line}", color=colour)
         if args.get("path") and not self._task.check_mode:

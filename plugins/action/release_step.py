@@ -99,6 +99,7 @@ class ActionModule(ActionBase):
         del tmp
         self._vars = task_vars or {}
         args = dict(self._task.args)
+        plans: dict[str, t.Any] = {}
         if args.get("operation") == "rollback":
             return {**result, **self._rollback(args)}
         if args.get("operation") == "plan":
@@ -122,9 +123,10 @@ class ActionModule(ActionBase):
                     plan["outcome"] = self._step(name, args["step"], plan, sources.get(name), documents.get(name))
             result.update(changed=changed, apps=plans, **{key: answer[key] for key in ("status",) if key in answer})
         except StepFailed as failure:
-            result.update({**failure.result, "failed": True})
+            # What was done for the apps before this one is known to whoever has to undo it.
+            result.update({"apps": plans, **failure.result, "failed": True})
         except AnchorageError as error:
-            result.update(failed=True, msg=error.text(), error=error.as_dict())
+            result.update(apps=plans, failed=True, msg=error.text(), error=error.as_dict())
         return result
 
     def _rollback(self, args: dict[str, t.Any]) -> dict[str, t.Any]:
