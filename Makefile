@@ -52,6 +52,9 @@ releases: $(READY) ## the tests of releases alone, on a host of their own (RUNTI
 backups: $(READY) ## all tests of backups, proofs, restores and recovery, on hosts of their own (KEEP_LAB=1, TEST_NAME=word)
 	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/backup -ra $(if $(TEST_NAME),-k $(TEST_NAME))
 
+fleet: $(READY) ## the tests of several hosts, on seven hosts of their own (KEEP_LAB=1, TEST_NAME=word)
+	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/fleet -ra $(if $(TEST_NAME),-k "$(TEST_NAME)")
+
 components: $(READY) ## components as the contract renders them, through the real Compose and wired together with stand-ins on this machine
 	@ANCHORAGE_COMPONENTS=1 $(VENV)/bin/python -m pytest tests/integration/components -ra
 
@@ -70,6 +73,9 @@ power-cuts: $(READY) ## cut the power of a QEMU guest in 30 deploys; goes on whe
 
 bench: $(READY) ## measure provision, site and deploy against a shell script, a ping and an rsync
 	@$(VENV)/bin/python -m tests.bench
+
+bench-hosts: $(READY) ## measure an unchanged site.yml with 1, 2, 4 and 8 hosts; writes tests/results/hosts.json
+	@$(VENV)/bin/python -m tests.bench.hosts
 
 format: $(READY) ## put the Python files into their one form
 	@ruff check --fix --quiet . || true
@@ -105,4 +111,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases backups components crash-states power-cuts load alarms bench format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases backups fleet components crash-states power-cuts load alarms bench bench-hosts format docs pins clean lab-clean .venv

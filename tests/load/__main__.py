@@ -15,8 +15,8 @@ import time
 import typing as t
 
 from .client import Site, Visitors
-from .ground import ROOT, Ended
-from .results import BUILT, ROLLBACK, Results, plan, table
+from .ground import ROOT, Ended, Fleet
+from .results import BUILT, ROLLBACK, UPGRADE, Results, table
 from .subjects import SUBJECTS, Subject
 
 #: Seconds of load before the first release and after each one, so that what a switch leaves behind is seen.
@@ -45,8 +45,22 @@ def release(subject: Subject, what: str, number: int) -> Ended:
     """Make the next release, or go back by one."""
     if what == ROLLBACK:
         return subject.ground.play("rollback", "-e", f"app={subject.ground.app}")
+    if what == UPGRADE:
+        return upgrade(subject, number)
     subject.ground.want(subject.built(number) if what == BUILT else subject.prebuilt(number))
     return subject.ground.play("deploy")
+
+
+def upgrade(subject: Subject, number: int) -> Ended:
+    """Upgrade packages and Node.js of every host, so that all processes are started again."""
+    ground = t.cast(Fleet, subject.ground)
+    ground.age()
+    ground.next_node(number)
+    before = ground.processes()
+    ended = ground.play("rolling_upgrade", "-e", "upgrade_soak_seconds=5")
+    after = ground.processes()
+    left = [name for name in before if set(before[name].split()) & set(after[name].split())]
+    return ended._replace(rc=ended.rc or 1, output=f"{ended.output}\nnot upgraded: {left}, before {before}, after {after}") if left else ended
 
 
 def jobs(subject: Subject) -> dict[str, int] | None:
@@ -76,7 +90,7 @@ def one(subject: Subject, site: Site, what: str, number: int) -> dict[str, t.Any
     line = {
         "number": number,
         "what": what,
-        "ok": ended.rc == 0 and live != before and served == live,
+        "ok": ended.rc == 0 and (live == before) == (what == UPGRADE) and served == live,
         "release": live,
         "from": before,
         "commit": commit(),
@@ -96,8 +110,10 @@ def run(name: str, *, minutes: float | None, fresh: bool) -> int:
     path = ROOT / "tests" / "results" / f"load-{name}.json"
     if fresh:
         path.unlink(missing_ok=True)
-    results = Results(path, f"{len(plan())} releases and rollbacks of {name} under load")
     subject = SUBJECTS[name]()
+    planned = subject.plan
+    what = "releases, rollbacks and upgrades" if UPGRADE in planned else "releases and rollbacks"
+    results = Results(path, f"{len(planned)} {what} of {name} under load", planned)
     end = None if minutes is None else time.monotonic() + minutes * 60
     if not subject.ground.stand():
         say("no release yet: the first one, which nobody visits")
@@ -119,7 +135,7 @@ def run(name: str, *, minutes: float | None, fresh: bool) -> int:
             began = time.monotonic()
             line = one(subject, site, what, number)
             longest = max(longest, time.monotonic() - began)
-            last = len(plan()) == number or not line["ok"] or (end is not None and time.monotonic() + longest >= end)
+            last = len(planned) == number or not line["ok"] or (end is not None and time.monotonic() + longest >= end)
             if last:
                 visitors.stop()
             line |= {**visitors.count.take(), "watched_seconds": round(time.monotonic() - looked, 1)}
@@ -127,7 +143,7 @@ def run(name: str, *, minutes: float | None, fresh: bool) -> int:
             line["jobs"] = jobs(subject)
             results.add(line)
             told = f"{line['requests']} requests, {line['failed']} failed, jobs {line['jobs']}, {line['seconds']} s {line['steps']}"
-            say(f"{number:>2} of {len(plan())}: {what}: {told}")
+            say(f"{number:>2} of {len(planned)}: {what}: {told}")
             good, todo = not last, results.next()
     print("\n".join(table(results)))
     return int(results.next() is None and not results.totals()["reached"]) or int(any(not line["ok"] for line in results.lines[-1:]))

@@ -70,16 +70,28 @@ class Ground:
         self.work = ROOT / ".cache" / "load" / lab
         self.inventory = self.work / "contract.yml"
         self.work.mkdir(parents=True, exist_ok=True)
+        self.apps: dict[str, typing.Any] = json.loads(self.inventory.read_text())["all"]["vars"]["apps"] if self.inventory.exists() else {}
+        self.settings: dict[str, typing.Any] = {}
 
     @property
     def container(self) -> str:
         """Name of the host's container."""
         return options.container(self.lab.name, self.lab.name)
 
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The hosts by name, with the groups that each is in."""
+        return {self.lab.name: "app,database,cache,proxy"}
+
+    @property
+    def entrance(self) -> str:
+        """Name of the host that visitors reach."""
+        return self.lab.name
+
     def stand(self) -> bool:
-        """Bring the host up; one that stands is left as it is. Returns whether it has a release already."""
-        command = ["up", self.lab.name, f"--host={self.lab.name}:trixie:app,database,cache,proxy", "--world", f"--dns=*={self.lab.name}"]
-        self._lab(*command, *(["--with-docker"] if self.docker else []))
+        """Bring the hosts up; those that stand are left as they are. Returns whether there is a release already."""
+        wanted = [f"--host={name}:trixie:{groups}" for name, groups in self.hosts.items()]
+        self._lab("up", self.lab.name, *wanted, "--world", f"--dns=*={self.entrance}", *(["--with-docker"] if self.docker else []))
         if self.docker:
             self._lab("stand-ins", self.lab.name, self.lab.name)
         told = self.shell(f"test -e /var/lib/anchorage/{self.app}/journal.json && anchorage status {self.app} --json || true").strip()
@@ -91,16 +103,19 @@ class Ground:
 
     @property
     def host(self) -> dict[str, typing.Any]:
-        """What the lab says of the host."""
-        return typing.cast("dict[str, typing.Any]", next(host for host in self.lab.hosts() if host["name"] == self.lab.name))
+        """What the lab says of the host that visitors reach."""
+        return typing.cast("dict[str, typing.Any]", next(host for host in self.lab.hosts() if host["name"] == self.entrance))
 
     def site(self) -> Site:
         """Where visitors go."""
         return Site(int(self.host["ports"]["443"]), self.domain, (self.lab.directory / "acme-root.pem").read_text())
 
-    def shell(self, script: str, *, given: str | None = None) -> str:
-        """Run a shell script as root on the host, past SSH, and return what it printed."""
-        argv = ["docker", "exec", "-i", self.container, "sh", "-c", script]
+    def shell(self, script: str, *, given: str | None = None, host: str | None = None) -> str:
+        """Run a shell script as root on the host, past SSH, and return what it printed.
+
+        :arg host: another one than the app's.
+        """
+        argv = ["docker", "exec", "-i", options.container(self.lab.name, host) if host else self.container, "sh", "-c", script]
         done = subprocess.run(argv, input=given or "", capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             raise SystemExit(f"load: '{script[:80]}' ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-1000:]}")
@@ -122,7 +137,16 @@ class Ground:
 
     def want(self, app: dict[str, typing.Any]) -> None:
         """Write the contract."""
-        self.inventory.write_text(json.dumps({"all": {"vars": {**LAB_SETTINGS, "apps": {self.app: {"domain": self.domain, **app}}}}}, indent=1))
+        self.apps = {self.app: {"domain": self.domain, **app}}
+        self.write()
+
+    def write(self) -> None:
+        """Write the contract as it is."""
+        self.inventory.write_text(json.dumps({"all": {"vars": {**LAB_SETTINGS, **self.settings, "apps": self.apps}, "hosts": self.variables()}}, indent=1))
+
+    def variables(self) -> dict[str, typing.Any]:
+        """What the inventory says of each host."""
+        return {}
 
     def play(self, playbook: str, *arguments: str) -> Ended:
         """Run a playbook as a user does, over SSH; the log keeps what it said."""
@@ -167,3 +191,59 @@ class Ground:
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(source, place, ignore=shutil.ignore_patterns("node_modules", ".medusa"))
         return place
+
+
+class Fleet(Ground):
+    """A proxy, three hosts of the app, a database and a cache."""
+
+    web = ("web1", "web2", "web3")
+
+    #: Packages whose older version the distribution's archives still have, and that processes of the app have in memory.
+    older = ("libssl3t64", "openssl", "openssl-provider-legacy")
+
+    @property
+    def container(self) -> str:
+        """Name of the first app host's container."""
+        return options.container(self.lab.name, self.web[0])
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The hosts by name, with the group of each."""
+        return {"edge1": "proxy", **dict.fromkeys(self.web, "app"), "db1": "database", "cache1": "cache"}
+
+    @property
+    def entrance(self) -> str:
+        """Name of the proxy."""
+        return "edge1"
+
+    def variables(self) -> dict[str, typing.Any]:
+        """Where the hosts reach each other."""
+        return {host["name"]: {"anchorage_address": host["address"]} for host in self.lab.hosts() if host["name"] in self.hosts}
+
+    def sql(self, query: str) -> list[list[str]]:
+        """Ask the app's database as its superuser."""
+        lines = self.shell(f"cd / && runuser -u postgres -- psql -XAtq -v ON_ERROR_STOP=1 {self.app}", given=query, host="db1").splitlines()
+        return [line.split("|") for line in lines]
+
+    def live(self) -> str:
+        """The release that all hosts say is live; all of them, where they differ."""
+        found = {json.loads(self.shell(f"anchorage status {self.app} --json", host=name))[0]["live"] for name in self.web}
+        return " and ".join(sorted(found))
+
+    def processes(self) -> dict[str, str]:
+        """When what keeps the app alive was started on each host, on which Node and with which library."""
+        script = f"systemctl show --value --property=ActiveEnterTimestampMonotonic pm2-{self.app}; node --version; dpkg-query -Wf '${{Version}}' libssl3t64"
+        return {name: self.shell(script, host=name) for name in self.web}
+
+    def age(self) -> None:
+        """Give every app host older packages, as time does."""
+        chosen = " ".join(f"{name}=$(apt-cache madison {name} | awk '{{print $3}}' | sort -V | head -1)" for name in self.older)
+        for name in self.web:
+            self.shell(f"apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --allow-downgrades {chosen}", host=name)
+
+    def next_node(self, number: int) -> None:
+        """Ask for another Node.js than the one before, from where this machine's npm gets its packages."""
+        registry = self.shell("npm config get registry").strip()
+        version = ("22.12.0", "22.13.0", "22.14.0")[number % 3]
+        self.settings = {"nodejs_source": "npm", "nodejs_version": version, "nodejs_registry": registry}
+        self.write()

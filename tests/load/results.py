@@ -11,7 +11,7 @@ import pathlib
 import typing as t
 
 #: What is to be done under load: three releases that the host builds, the others prebuilt, and a way back after every fourth.
-BUILT, PREBUILT, ROLLBACK = "release built on the host", "release from a prebuilt archive", "rollback"
+BUILT, PREBUILT, ROLLBACK, UPGRADE = "release built on the host", "release from a prebuilt archive", "rollback", "rolling upgrade"
 RELEASES, BUILT_NUMBERS, ROLLBACK_AFTER = 20, (3, 11, 19), (4, 8, 12, 16, 20)
 
 #: What the test asks for.
@@ -28,18 +28,22 @@ def plan() -> list[str]:
     return found
 
 
+def fleet_plan() -> list[str]:
+    """Return what is done with several hosts, in order: ten releases, and three upgrades of all hosts between them."""
+    return [what for number in range(1, 11) for what in (PREBUILT, *([UPGRADE] if number % 3 == 0 else []))]
+
+
 class Results:
     """The file that a load test goes on from."""
 
-    def __init__(self, path: pathlib.Path, test: str) -> None:
-        self.path, self.test = path, test
+    def __init__(self, path: pathlib.Path, test: str, planned: t.Sequence[str]) -> None:
+        self.path, self.test, self.planned = path, test, planned
         self.lines: list[dict[str, t.Any]] = json.loads(path.read_text())["lines"] if path.exists() else []
 
     def next(self) -> tuple[int, str] | None:
         """Return the number and the kind of what is to be done next: the first entry of the plan that has not succeeded yet."""
         done = sum(1 for line in self.lines if line["ok"])
-        planned = plan()
-        return (done + 1, planned[done]) if done < len(planned) else None
+        return (done + 1, self.planned[done]) if done < len(self.planned) else None
 
     def add(self, line: dict[str, t.Any]) -> None:
         """Write a line down."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import itertools
 import json
@@ -15,7 +16,8 @@ import typing as t
 
 from ..lab import images
 from .client import Answer, Failure, Kind, Site
-from .ground import ROOT, Ground
+from .ground import ROOT, Fleet, Ground
+from .results import fleet_plan, plan
 
 
 class Jobs:
@@ -49,10 +51,16 @@ class Subject:
     name = ""
     lab = ""
     docker = False
+    kind = Ground
 
     def __init__(self) -> None:
-        self.ground = Ground(self.lab, "shop" if self.name == "shop" else "plain", docker=self.docker)
+        self.ground = self.kind(self.lab, "shop" if self.name == "shop" else "plain", docker=self.docker)
         self.jobs: Jobs | None = None
+
+    @property
+    def plan(self) -> list[str]:
+        """Return what is done, in order."""
+        return fleet_plan() if self.kind is Fleet else plan()
 
     def built(self, number: int) -> dict[str, t.Any]:
         """Return the contract of a release that the host builds."""
@@ -284,4 +292,18 @@ class Contained(Plain):
         return super()._app(runtime="compose", image={"base": images.STAND_INS["node"]}, **more)
 
 
-SUBJECTS: dict[str, type[Subject]] = {"shop": Shop, "node": Plain, "containers": Contained}
+class Spread(Plain):
+    """The same server on three hosts behind a proxy."""
+
+    name = "fleet"
+    lab = "loadfleet"
+    kind = Fleet
+
+    #: Of the rates of one host: here ten services and their visitors share the cores of one machine.
+    share = 0.3
+
+    def kinds(self) -> list[Kind]:
+        return [dataclasses.replace(kind, per_second=kind.per_second * self.share) for kind in super().kinds()]
+
+
+SUBJECTS: dict[str, type[Subject]] = {"shop": Shop, "node": Plain, "containers": Contained, "fleet": Spread}

@@ -140,11 +140,11 @@ def test_the_plan_is_what_was_asked_for():
 
 def test_it_goes_on_where_it_was_stopped_and_forgets_nothing(tmp_path):
     path = tmp_path / "load.json"
-    first = results.Results(path, "test")
+    first = results.Results(path, "test", results.plan())
     assert first.next() == (1, results.PREBUILT)
     first.add(line())
     first.add(line(ok=False, failed=2, failures={"status 502": 2}))
-    later = results.Results(path, "test")
+    later = results.Results(path, "test", results.plan())
     assert later.next()[0] == 2, "what failed is done again"
     later.add(line())
     told = json.loads(path.read_text())
@@ -162,7 +162,7 @@ def test_it_goes_on_where_it_was_stopped_and_forgets_nothing(tmp_path):
     ],
 )
 def test_it_is_reached_only_without_any_failed_request_and_lost_job(tmp_path, change, reached):
-    told = results.Results(tmp_path / "load.json", "test")
+    told = results.Results(tmp_path / "load.json", "test", results.plan())
     for what in results.plan():
         told.lines.append(line(what=what))
     told.lines[7] |= change
@@ -170,3 +170,8 @@ def test_it_is_reached_only_without_any_failed_request_and_lost_job(tmp_path, ch
     for entry in told.lines:
         entry["requests"] = 3999
     assert not told.totals()["reached"], "less than a hundred thousand requests prove too little"
+
+
+def test_a_fleet_is_released_ten_times_and_upgraded_three_times():
+    plan = results.fleet_plan()
+    assert plan.count(results.PREBUILT) == 10 and plan.count(results.UPGRADE) == 3 and plan[-1] == results.PREBUILT
