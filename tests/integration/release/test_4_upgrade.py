@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 
-def test_one_host_is_upgraded_only_where_a_break_was_agreed_to(vps):
-    # What was deployed last, and not what an earlier test wished for in vain: an upgrade brings the host to its contract too.
-    before, apps = vps.host.serving(), vps.apps.copy()
-    refused = apps.run("rolling_upgrade", rc=None)
+def test_one_host_is_upgraded_only_where_a_break_was_agreed_to(shop):
+    before = shop.host.serving()
+    refused = shop.apps.run("rolling_upgrade", rc=None)
     assert "Visitors would notice the upgrade of each of these hosts: vps." in " ".join(refused.output.split())
-    assert vps.host.serving() == before
+    assert shop.host.serving() == before
 
-    ended = apps.run("rolling_upgrade", *(word for name in ("upgrade_break=true", "upgrade_restart=true", "upgrade_soak_seconds=1") for word in ("-e", name)))
-    after = vps.host.serving()
+    ended = shop.apps.run(
+        "rolling_upgrade", *(word for name in ("upgrade_break=true", "upgrade_restart=true", "upgrade_soak_seconds=1") for word in ("-e", name))
+    )
+    after = shop.host.serving()
     after.check()
     assert (after.live, after.slot) == (before.live, before.slot) and set(after.online.values()).isdisjoint(before.online.values())
     assert "VISITORS NOTICE IT" in ended.output
