@@ -65,8 +65,13 @@ def deploy_results(variables: t.Any) -> Data:
     asked, preview = variables.get("anchorage_status") or {}, variables.get("release_preview") or {}
     status = asked if "status" in asked else variables.get("release_staged") or {}
     steps = [variables[name] for name in REGISTERS if variables.get(name)]
-    failure = {"failure": str(variables["rollout_failure"])} if "rollout_failure" in variables else {}
-    return {"preview": preview.get("apps") or {}, "status": status.get("status") or [], "steps": steps, **failure}
+    failures = [str(variables[name]) for name in ("rollout_failure", "rollout_lost") if name in variables]
+    return {
+        "preview": preview.get("apps") or {},
+        "status": status.get("status") or [],
+        "steps": steps,
+        **({"failure": "; ".join(failures)} if failures else {}),
+    }
 
 
 class FilterModule:

@@ -85,6 +85,25 @@ def test_a_canary_that_dies_in_the_soak_is_the_only_one_that_had_it(fleet):
     assert len(set(settled(fleet).values())) == 1
 
 
+def test_a_canary_that_goes_down_in_the_soak_is_no_good_canary(fleet):
+    old = settled(fleet)
+    fleet.apps.app("alpha")
+    run = fleet.start("deploy", "-e", "deploy_soak_seconds=20", "-e", json.dumps({"deploy_serial": [1, 2]}))
+    until(lambda: fleet.web[0].state()["live"] not in old.values() and fleet.web[0].state()["last_step"]["ok"], "the canary", 120)
+    fleet.off("web1")
+    try:
+        ended = fleet.apps.end(run, timeout=900)
+        assert ended.rc != 0
+        assert fleet.live(without="web1") == {name: old[name] for name in ("web2", "web3")}
+        assert "web1 did not take the release: the host did not answer" in " ".join(ended.output.split())
+        assert any(line.split()[:3] == ["web1", "-", "unknown"] for line in ended.output.splitlines()), "the table has it too"
+    finally:
+        fleet.on("web1")
+    until(lambda: fleet.web[0].state()["running"], "web1", 120)
+    fleet.deploy()
+    assert len(set(settled(fleet).values())) == 1
+
+
 def test_a_host_that_is_not_there_stops_a_release_before_it_begins(fleet):
     old = settled(fleet)
     fleet.apps.app("alpha")

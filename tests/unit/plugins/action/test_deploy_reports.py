@@ -106,6 +106,7 @@ def test_what_a_run_did_is_found_among_a_hosts_variables():
 def test_a_host_that_failed_has_its_line_also_where_nobody_knows_what_is_live(run):
     status = {"app": "shop", "live": "r1", "previous": None, "slot": "blue", "running": True}
     failed = {"rollout_failure": "the host did not answer: no route"}
+    assert deploy_results({**failed, "rollout_lost": "gone"})["failure"] == "the host did not answer: no route; gone"
     hosts = {"web1": deploy_results({"anchorage_status": {"status": [status]}}), "web2": deploy_results(failed), "db1": deploy_results({})}
     result, said = run(deploy_report, hosts=hosts)
     assert [(one["host"], one["live"]) for one in result["apps"]] == [("web1", "r1"), ("web2", "unknown")]

@@ -131,6 +131,12 @@ def test_a_failed_step_is_a_failed_task_with_all_that_it_said():
     assert result["error"] == {"message": "It broke.", "live": "r0", "next_step": "mend it"}
 
 
+def test_what_was_done_for_the_apps_before_the_one_that_failed_is_told():
+    failed = lines(running=False, outcome={"ok": False, "text": "It broke.", "error": {"message": "It broke."}})
+    result = Action(step("stage", "shop", "blog"), [planned(shop={}, blog={}), lines(running=False, outcome=DONE), failed]).go()
+    assert result["failed"] is True and result["apps"]["shop"]["outcome"] == DONE and "outcome" not in result["apps"]["blog"]
+
+
 def test_a_host_that_refuses_is_believed():
     refusal = {"failed": True, "msg": "Another step works on shop", "error": {"message": "Another step works on shop"}}
     result = Action(step("stage"), [planned(), refusal]).go()

@@ -15,12 +15,14 @@ from ansible_collections.anchorage.vps.plugins.module_utils import (
     command,
     compose_probe,
     engine,
+    host_drain,
     host_manifest,
     host_probe,
     pm2,
     postgresql_probe,
     postgresql_replication,
     redis_probe,
+    restart,
     tls_probe,
     worker_probe,
 )
@@ -604,3 +606,18 @@ def test_a_component_that_is_down_is_amber_unless_the_way_to_the_data_leads_thro
     (told,) = examine([part], deadline_seconds=1.0, world=world)
     assert (told["grade"], told["healthy"], told["message"]) == (grade, grade == "amber", "x ended with code 1")
     assert seen == [(component["project"], list(component["services"].items()), [])]
+
+
+def test_a_host_out_of_the_balance_and_processes_of_yesterday_are_warnings(shop, monkeypatch):
+    app, world = shop()
+    monkeypatch.setattr(engine, "status", lambda _app: {"live": "r1", "slot": "green", "since": 1, "unconfirmed": None, "last_step": None})
+    world.files[app.layout.slot_flag] = ""
+    assert app_health.judge_release(app).grade == OK
+    world.files[host_drain.RECORD] = json.dumps({"shop": {"since": world.now() - 90, "port": 9019, "new": False}})
+    found = app_health.judge_release(app)
+    assert found.grade == WARN and "out of the balance of its proxies for 90 s" in found.message
+    assert "anchorage undrain shop" in [check.advice for check in found.checks]
+    del world.files[host_drain.RECORD]
+    monkeypatch.setattr(restart, "outdated", lambda _app: ["PM2 7.0.4 runs, and 7.1.0 is installed"])
+    found = app_health.judge_release(app)
+    assert found.grade == WARN and "PM2 7.0.4 runs" in found.message

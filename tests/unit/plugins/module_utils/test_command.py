@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import command, engine
+from ansible_collections.anchorage.vps.plugins.module_utils import command, engine, host_drain, restart
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 
@@ -116,3 +116,18 @@ def test_a_step_whose_document_is_gone_takes_no_other(shop, monkeypatch, capsys)
     monkeypatch.setattr(engine, "run_step", lambda *_args: pytest.fail("ran"))
     assert command.main(["step", "stage", "shop", "--release=r3", "--tree=t3", "--source=s3", "--document=/gone.json"]) == 1
     assert "/gone.json, which says what this step is for, is gone" in capsys.readouterr().err
+
+
+def test_a_restart_is_asked_for_by_hand_and_only_on_demand_where_nothing_is_old(shop, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(restart, "restart", lambda app, log, force: asked.append(force) or {"changed": force, "reasons": []})
+    assert command.main(["restart", "shop"]) == command.main(["restart", "shop", "--if-outdated"]) == 0
+    assert asked == [True, False] and capsys.readouterr().out == "Nothing to do: no process uses what was replaced.\n"
+
+
+def test_whoever_serves_alone_is_not_drained_and_an_app_that_is_not_there_is_named(shop, monkeypatch, capsys):
+    monkeypatch.setattr(engine, "apps", lambda _world: ["shop"])
+    monkeypatch.setattr(host_drain, "out", lambda *_args, **_more: pytest.fail("drained"))
+    assert command.main(["drain"]) == 1 and "No app of this host has other hosts" in capsys.readouterr().err
+    assert command.main(["drain", "blog"]) == 1 and "There is no app 'blog' on this host; there is: shop" in capsys.readouterr().err
+    assert command.main(["undrain"]) == 0 and "Nothing to do; out of the balance: none." in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pathlib
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import processes
+from ansible_collections.anchorage.vps.plugins.module_utils import host_drain, processes
 from ansible_collections.anchorage.vps.plugins.module_utils.app import App, Log
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.pm2_runtime import Pm2
@@ -114,6 +114,23 @@ def test_the_first_release_serves_from_blue(shop):
     app, world, _log = shop
     assert (app.journal.live, app.journal.slot, flag(app)) == ("r1", "blue", False)
     assert set(world.table) == {"shop-server-blue", "shop-worker-blue"} and running(app)
+
+
+def test_the_first_release_lets_the_proxies_in_and_only_when_it_is_live(tmp_path, monkeypatch):
+    place(tmp_path, monkeypatch)
+    world = Pm2Host()
+    world.units.add(f"pm2-{ME.pw_name}.service")
+    world.files[host_drain.RULES_DIRECTORY] = ""
+    app = App("shop", world, document(str(tmp_path / "home")))
+    app.journal.mark("r1", "staged", tree="t1")
+    host_drain.keep_out_new(world, {"shop": 9019})
+    world.marks.add("r1")
+    world.deaf.add("shop-server-blue")
+    with pytest.raises(AnchorageError):
+        activate(app, Log(lambda line: None), release="r1")
+    assert list(host_drain.drained(world)) == ["shop"]
+    world.deaf.clear()
+    assert activate(app, Log(lambda line: None), release="r1") is True and host_drain.drained(world) == {}
 
 
 def test_the_new_release_is_proven_beside_the_old_one_before_anything_stops(shop):
