@@ -14,9 +14,7 @@ import os
 import statistics
 import sys
 import time
-import typing as t
 
-from ..lab import options
 from ..load.__main__ import commit
 from ..load.ground import ROOT, Ground
 from ..load.subjects import Plain
@@ -32,11 +30,6 @@ class Row(Ground):
     names = tuple(f"h{number}" for number in range(1, max(NUMBERS) + 1))
 
     @property
-    def container(self) -> str:
-        """Name of the first host's container."""
-        return options.container(self.lab.name, self.names[0])
-
-    @property
     def hosts(self) -> dict[str, str]:
         """The hosts by name, with the groups that each is in."""
         return {self.names[0]: "app,database,cache,proxy", **dict.fromkeys(self.names[1:], "app")}
@@ -45,10 +38,6 @@ class Row(Ground):
     def entrance(self) -> str:
         """Name of the host that is the proxy."""
         return self.names[0]
-
-    def variables(self) -> dict[str, t.Any]:
-        """Where the hosts reach each other."""
-        return {host["name"]: {"anchorage_address": host["address"]} for host in self.lab.hosts() if host["name"] in self.hosts}
 
 
 class Many(Plain):
@@ -70,8 +59,8 @@ def main(arguments: list[str]) -> int:
     try:
         ground.stand()
         ground.want(subject.built(1))
-        for what in ("first", "second, which is not measured"):
-            print(f"bench: {what} run on {len(ground.hosts)} hosts", file=sys.stderr, flush=True)
+        for what in ("first", "second"):
+            print(f"bench: the {what} run on {len(ground.hosts)} hosts, which is not measured", file=sys.stderr, flush=True)
             ended = ground.play("site")
             if ended.rc:
                 raise SystemExit(f"bench: site.yml ended with {ended.rc}:\n{ended.output[-4000:]}")

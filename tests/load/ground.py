@@ -76,7 +76,7 @@ class Ground:
     @property
     def container(self) -> str:
         """Name of the host's container."""
-        return options.container(self.lab.name, self.lab.name)
+        return options.container(self.lab.name, self.entrance)
 
     @property
     def hosts(self) -> dict[str, str]:
@@ -145,8 +145,9 @@ class Ground:
         self.inventory.write_text(json.dumps({"all": {"vars": {**LAB_SETTINGS, **self.settings, "apps": self.apps}, "hosts": self.variables()}}, indent=1))
 
     def variables(self) -> dict[str, typing.Any]:
-        """What the inventory says of each host."""
-        return {}
+        """What the inventory says of each host: where several reach each other."""
+        known = [host for host in self.lab.hosts() if host["name"] in self.hosts] if len(self.hosts) > 1 else []
+        return {host["name"]: {"anchorage_address": host["address"]} for host in known}
 
     def play(self, playbook: str, *arguments: str) -> Ended:
         """Run a playbook as a user does, over SSH; the log keeps what it said."""
@@ -215,10 +216,6 @@ class Fleet(Ground):
     def entrance(self) -> str:
         """Name of the proxy."""
         return "edge1"
-
-    def variables(self) -> dict[str, typing.Any]:
-        """Where the hosts reach each other."""
-        return {host["name"]: {"anchorage_address": host["address"]} for host in self.lab.hosts() if host["name"] in self.hosts}
 
     def sql(self, query: str) -> list[list[str]]:
         """Ask the app's database as its superuser."""
