@@ -20,6 +20,7 @@ from . import (
     compose_project,
     edges,
     engine,
+    fleet_tls,
     golive,
     host_drain,
     host_manifest,
@@ -39,6 +40,7 @@ from .errors import AnchorageError
 from .health import FAIL, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
 from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
+from .layout import AUTHORITY
 from .release_plan import Instance, instances, listen_address
 from .runtime import COMPOSE, name_of
 from .slots import heartbeat
@@ -407,6 +409,8 @@ def parts(
         add("host", "host", lambda: [host_part(told.get("host") or {}, controller_time=controller_time)])
         if world.exists(postgresql_replication.SETTINGS):
             add("replication", "database", lambda: [_replication(world)])
+        if world.exists(AUTHORITY):
+            add("TLS between hosts", "tls", lambda: [Part("TLS between hosts", "tls", lambda seconds: fleet_tls.check(world, deadline_seconds=seconds))])
         if backup_probe.exists(world):
             add("backup", "backup", lambda: [Part("backup", "backup", lambda _seconds: backup_probe.check(world))])
         add("host files", "drift", lambda: [Part("host files", "drift", lambda _seconds: _files(world))])

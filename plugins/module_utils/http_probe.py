@@ -59,6 +59,7 @@ class Target:
     connect_to: str | None = None
     unix_socket: str | None = None
     ca_path: str | None = None
+    further_ca_path: str | None = None
     validate_certs: bool = True
     follow_redirects: str = FOLLOW_NONE
 
@@ -320,6 +321,8 @@ def tls_context(target: Target) -> ssl.SSLContext:
             context.load_verify_locations(cafile=target.ca_path)
         else:
             context.load_default_certs()
+            if target.further_ca_path:
+                context.load_verify_locations(cafile=target.further_ca_path)
     except (OSError, ssl.SSLError) as error:
         raise AnchorageError(f"The CA file {target.ca_path} cannot be used: {error}.") from error
     return context

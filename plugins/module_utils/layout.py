@@ -9,6 +9,9 @@ import dataclasses
 
 DOCUMENTS = "/etc/anchorage/apps"
 SECRETS = "/etc/anchorage/secrets"
+#: Of TLS between hosts: the fleet's authority, and with it what else the processes of apps trust.
+TLS = "/etc/anchorage/tls"
+AUTHORITY, TRUSTED = f"{TLS}/ca.pem", f"{TLS}/trusted.pem"
 STATE = "/var/lib/anchorage"
 SITES = "/etc/nginx/anchorage/sites"
 COMMAND = "/usr/local/bin/anchorage"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import time
 import typing as t
@@ -14,6 +15,7 @@ import urllib.parse
 from .errors import AnchorageError
 from .health import FAIL, IGNORE, OK, WARN, Check, Verdict, joined, judge, judge_limit, poll, verdict
 from .http_probe import TIMEOUTS, Deadline, ProbeError, Target, connect, secure
+from .layout import AUTHORITY
 from .world import World
 
 READ_LIMIT = 1024 * 1024
@@ -106,7 +108,9 @@ class Connection:
         self.deadline = Deadline(seconds, monotonic)
         sock, self.where = connect(login.host, login.port, login.unix_socket, self.deadline)
         if login.tls:
-            target = Target("https://redis", ca_path=login.ca_path, validate_certs=login.validate_certs)
+            # A host of a fleet trusts the authority of the others, as the processes of its apps do.
+            further = AUTHORITY if os.path.exists(AUTHORITY) else None
+            target = Target("https://redis", ca_path=login.ca_path, further_ca_path=further, validate_certs=login.validate_certs)
             try:
                 sock, _facts = secure(sock, target, login.host, self.where, self.deadline)
             except ProbeError:

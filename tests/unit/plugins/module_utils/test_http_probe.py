@@ -189,6 +189,14 @@ def test_connect_to_keeps_the_name(serve, authority):
     assert found.checks[0].evidence["tls"]["protocol"] == "TLSv1.3"
 
 
+def test_a_further_authority_is_trusted_besides_the_hosts_own(serve, authority, stranger):
+    stub = serve(stubs.fine, tls=authority.issue("localhost"))
+    where = {"url": stub.url(host="localhost"), "connect_to": f"127.0.0.1:{stub.port}"}
+    assert ask(stub, **where, further_ca_path=authority.certificate).healthy
+    assert not ask(stub, **where, further_ca_path=stranger.certificate).healthy
+    assert not ask(stub, **where, ca_path=stranger.certificate, further_ca_path=authority.certificate).healthy, "the one that is named is the only one"
+
+
 TLS_FAULTS = [
     ("localhost", 2, "stranger", "unable to get local issuer certificate"),
     ("localhost", -1, "good", "certificate has expired"),

@@ -175,3 +175,17 @@ def test_a_bad_url_is_refused_without_its_password(url):
     with pytest.raises(AnchorageError) as error:
         parse_url(url)
     assert "sesame" not in error.value.text()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_host_of_a_fleet_trusts_its_authority_besides_all_others(monkeypatch, tmp_path, known):
+    seen = {}
+    authority = tmp_path / "ca.pem"
+    if known:
+        authority.write_text("")
+    monkeypatch.setattr(redis_probe, "AUTHORITY", str(authority))
+    monkeypatch.setattr(redis_probe, "connect", lambda *_arguments: (None, "there"))
+    monkeypatch.setattr(redis_probe, "secure", lambda sock, target, name, *_rest: seen.update(target=target, name=name) or (sock, {}))
+    redis_probe.Connection(redis_probe.parse_url("rediss://shop:x@10.0.0.22:7379/0"), 1.0)
+    assert seen["name"] == "10.0.0.22" and seen["target"].validate_certs
+    assert (seen["target"].ca_path, seen["target"].further_ca_path) == (None, str(authority) if known else None)
