@@ -24,6 +24,7 @@ DEFAULT_USER = "user default reset off resetpass ~* &* +@all"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 _USER = re.compile(r"[a-z_][a-z0-9_.-]{0,47}")
 _RULE = re.compile(r"[+-][a-z@|_-]+|[~&%][\x21-\x7e]+")
+_PATH = re.compile(r"/[A-Za-z0-9._/-]+")
 _DIRECTIVE = re.compile(r"[a-z][a-z0-9-]*")
 _SAVE = re.compile(r"([1-9][0-9]* [1-9][0-9]*)( [1-9][0-9]* [1-9][0-9]*)*|")
 _OURS = frozenset({"aclfile", "requirepass", "user", "include", "dir", "daemonize", "supervised", "unixsocket"})
@@ -66,9 +67,10 @@ def directives(where: str, instance: t.Mapping[str, t.Any]) -> list[str]:
     save = instance.get("save", "900 1 300 10 60 10000")
     if not _SAVE.fullmatch(save):
         _wrong(f"{where}.save", f"'{save}' is no list of pairs", "Write pairs of seconds and changes, such as 900 1 300 10.")
+    linked = bool(instance.get("tls_port"))
     merged: dict[str, t.Any] = {
         "bind": " ".join(bind),
-        "port": instance["port"],
+        **({"include": links_path(name)} if linked else {"port": instance["port"]}),
         "protected-mode": True,
         "unixsocket": f"/run/redis-{name}/redis.sock",
         "unixsocketperm": 700,
@@ -97,6 +99,20 @@ def directives(where: str, instance: t.Mapping[str, t.Any]) -> list[str]:
     return lines
 
 
+def links_path(name: str) -> str:
+    """Return the file that says how other hosts reach an instance. It is loaded without a restart."""
+    return f"/etc/redis/redis-{name}-links.conf"
+
+
+def links(where: str, instance: t.Mapping[str, t.Any]) -> list[str]:
+    """Return the lines of that file. Key and certificate are in one file, so what is loaded anew always belongs together."""
+    path = instance.get("tls_file") or ""
+    if not _PATH.fullmatch(path):
+        _wrong(f"{where}.tls_file", f"'{path}' is no absolute path of plain characters", "Name the PEM file that holds key and certificate.")
+    told = {"tls-cert-file": path, "tls-key-file": path, "tls-auth-clients": "no", "tls-protocols": '"TLSv1.2 TLSv1.3"', "tls-port": instance["tls_port"]}
+    return [f"{key} {value}" for key, value in {**told, "port": instance["port"] if instance.get("plain") else 0}.items()]
+
+
 def _file(path: str, lines: t.Iterable[str], *, group: str, secret: bool = False) -> dict[str, t.Any]:
     content = "\n".join([HEADER, *lines, ""])
     return {"path": path, "content": content, "owner": "root", "group": group, "mode": "0640", "secret": secret}
@@ -112,27 +128,31 @@ def configuration(instances: t.Iterable[t.Mapping[str, t.Any]], *, restart_on: t
     ports: dict[int, str] = {}
     for index, instance in enumerate(instances):
         where = f"redis_instances[{index}]"
-        name, port = instance["name"], int(instance["port"])
+        name = instance["name"]
         if not _NAME.fullmatch(name) or name in names:
             _wrong(f"{where}.name", f"'{name}' is taken or no name for an instance", "Use small letters, digits and dashes, each name once.")
-        if not 1024 <= port <= 65535 or port in ports:
-            taken = f"is taken by {ports[port]}" if port in ports else "is not between 1024 and 65535"
-            _wrong(f"{where}.port", f"{port} {taken}", "Give the instance a port of its own.")
+        for key in ("port", *(["tls_port"] if instance.get("tls_port") else [])):
+            port = int(instance[key])
+            if not 1024 <= port <= 65535 or port in ports:
+                taken = f"is taken by {ports[port]}" if port in ports else "is not between 1024 and 65535"
+                _wrong(f"{where}.{key}", f"{port} {taken}", "Give the instance a port of its own.")
+            ports[port] = name
         names.add(name)
-        ports[port] = name
         settings, acl = f"/etc/redis/redis-{name}.conf", f"/etc/redis/redis-{name}.acl"
         state["directories"].append({"path": f"/var/lib/redis/{name}", "owner": "redis", "group": "redis", "mode": "0750"})
         state["files"] += [
             _file(settings, directives(where, instance), group="redis"),
             _file(acl, users(where, instance.get("users") or []), group="root", secret=True),
         ]
+        if instance.get("tls_port"):
+            state["files"].append(_file(links_path(name), links(where, instance), group="redis"))
         state["units"].append(
             {
                 "name": f"redis-server@{name}.service",
                 "enabled": True,
                 "state": "started",
                 "restart_on": [settings, *restart_on],
-                "reload_on": [acl],
+                "reload_on": [acl, *([links_path(name), instance["tls_file"]] if instance.get("tls_port") else [])],
             }
         )
     return state

@@ -10,7 +10,7 @@ import hashlib
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.redis_instances import configuration, directives, users
+from ansible_collections.anchorage.vps.plugins.module_utils.redis_instances import configuration, directives, links, users
 
 PASSWORD = "correct horse battery"
 USER = {"name": "shop", "password": PASSWORD}
@@ -133,3 +133,39 @@ def test_files_with_users_are_secret_and_not_for_everybody():
     assert [file["secret"] for file in files] == [False, True, False, True]
     assert {file["mode"] for file in files} == {"0640"}
     assert {file["owner"] for file in files} == {"root"}
+
+
+LINKED = {**JOBS, "bind": ["127.0.0.1", "10.0.0.22"], "tls_port": 7379, "tls_file": "/etc/anchorage/tls/redis.pem"}
+
+
+def test_others_come_over_tls_alone_unless_some_cannot_yet():
+    lines = dict(line.split(" ", 1) for line in links("x", LINKED))
+    assert (lines["tls-port"], lines["port"], lines["tls-auth-clients"]) == ("7379", "0", "no")
+    assert lines["tls-cert-file"] == lines["tls-key-file"] == "/etc/anchorage/tls/redis.pem"
+    assert links("x", {**LINKED, "plain": True})[-1] == "port 6379"
+
+
+def test_how_others_come_in_is_changed_without_a_restart():
+    state = configuration([LINKED, CACHE])
+    unit, other = state["units"]
+    assert unit["reload_on"] == ["/etc/redis/redis-shop-jobs.acl", "/etc/redis/redis-shop-jobs-links.conf", "/etc/anchorage/tls/redis.pem"]
+    assert other["reload_on"] == ["/etc/redis/redis-shop-cache.acl"]
+    files = {file["path"]: file["content"] for file in state["files"]}
+    assert "include /etc/redis/redis-shop-jobs-links.conf\n" in files["/etc/redis/redis-shop-jobs.conf"]
+    assert "\nport" not in files["/etc/redis/redis-shop-jobs.conf"] and "include" not in files["/etc/redis/redis-shop-cache.conf"]
+    assert (
+        files["/etc/redis/redis-shop-jobs.conf"]
+        == {f["path"]: f["content"] for f in configuration([{**LINKED, "plain": True}])["files"]}["/etc/redis/redis-shop-jobs.conf"]
+    ), "nothing that a restart loads hangs on it"
+
+
+@pytest.mark.parametrize("path", ["", "redis.pem", "/a b", "/a\nport 1"])
+def test_the_file_of_key_and_certificate_has_a_plain_path(path):
+    with pytest.raises(AnchorageError, match="no absolute path of plain characters"):
+        links("x", {**LINKED, "tls_file": path})
+
+
+@pytest.mark.parametrize(("changes", "key"), [({"tls_port": 6379}, "tls_port"), ({"tls_port": 6380}, "port"), ({"tls_port": 80}, "tls_port")])
+def test_ports_over_tls_are_nobody_elses(changes, key):
+    with pytest.raises(AnchorageError, match=rf"\.{key} {changes['tls_port']} is "):
+        configuration([{**LINKED, **changes}, CACHE])
