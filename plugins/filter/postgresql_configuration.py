@@ -57,6 +57,10 @@ options:
     description: How much WAL is kept at most for a replica that is away.
     type: int
     default: 4096
+  tls_file:
+    description: PEM file with the key and the certificate that clients are shown; empty for what is there.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -91,7 +95,7 @@ import typing as t
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import archived, configuration, replicated
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import archived, configuration, replicated, shown
 
 
 def postgresql_configuration(
@@ -106,6 +110,7 @@ def postgresql_configuration(
     name: str = "",
     passfile: str = "",
     wal_max_mb: int = 4096,
+    tls_file: str = "",
 ) -> dict[str, t.Any]:
     """Return the parted configuration."""
     try:
@@ -113,7 +118,7 @@ def postgresql_configuration(
         names = [str(replica["name"]) for replica in replicas]
         follows = replicated(primary=primary or {}, replicas=names, name=str(name), passfile=str(passfile), wal_max_mb=int(wal_max_mb))
         addresses = [str(replica["address"]) for replica in replicas]
-        told = {**archive, **follows, **settings}
+        told = {**archive, **follows, **shown(str(tls_file)), **settings}
         return configuration(told, memory_mb=int(memory_mb), client_addresses=client_addresses, replica_addresses=addresses)
     except AnchorageError as error:
         raise AnsibleFilterError(error.text()) from None

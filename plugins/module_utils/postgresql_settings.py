@@ -62,6 +62,14 @@ def archived(command: str, timeout_seconds: int) -> dict[str, t.Any]:
     return {"archive_mode": "on", "archive_command": command, "archive_timeout": f"{timeout_seconds}s"}
 
 
+def shown(tls_file: str) -> dict[str, t.Any]:
+    """Return the settings of a server that shows clients a certificate of its own; none where it keeps the one that it has.
+
+    Key and certificate are in one file, so what a reload reads always belongs together.
+    """
+    return {"ssl": True, "ssl_cert_file": tls_file, "ssl_key_file": tls_file} if tls_file else {}
+
+
 def _preloaded(value: t.Any) -> str:
     names = value if isinstance(value, list) else str(value).split(",")
     wanted = [str(name).strip() for name in names if str(name).strip()]
@@ -106,7 +114,8 @@ def replicated(*, primary: t.Mapping[str, t.Any], replicas: t.Sequence[str], nam
     # Whatever its slot keeps for a replica that is away, so much may fill the disk.
     found: dict[str, t.Any] = {"max_slot_wal_keep_size": f"{wal_max_mb}MB"}
     if primary:
-        words = {"host": primary["address"], "port": primary.get("port", 5432), "user": REPLICATION_ROLE, "passfile": passfile, "sslmode": "require"}
+        words = {"host": primary["address"], "port": primary.get("port", 5432), "user": REPLICATION_ROLE, "passfile": passfile}
+        words.update({"sslmode": "verify-full", "sslrootcert": primary["ca_file"]} if primary.get("ca_file") else {"sslmode": "require"})
         words["application_name"] = slot_name(name)
         found["primary_conninfo"] = " ".join(_conninfo(key, value) for key, value in words.items())
         found["primary_slot_name"] = slot_name(name)

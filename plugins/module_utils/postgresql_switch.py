@@ -15,6 +15,7 @@ import typing as t
 
 from .encoders import sql_literal
 from .errors import AnchorageError
+from .layout import AUTHORITY
 from .local_cluster import LocalCluster
 from .postgresql_replication import CLUSTER, FORWARD, PREFIX, RECORD, ROLE, STANDBY, ask, bytes_of, cluster_of, control, look
 from .world import World, fsync_directory
@@ -218,7 +219,7 @@ class Switch:
             "PGHOST": address,
             "PGPORT": str(port),
             "PGUSER": ROLE,
-            "PGSSLMODE": "require",
+            **({"PGSSLMODE": "verify-full", "PGSSLROOTCERT": AUTHORITY} if self.world.exists(AUTHORITY) else {"PGSSLMODE": "require"}),
             "PGPASSFILE": passfile,
             "PGAPPNAME": f"{slot}-copy",
             "PGCONNECT_TIMEOUT": "10",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
-from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration, formatted, networks, replicated, tuned
+from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_settings import configuration, formatted, networks, replicated, shown, tuned
 
 
 @pytest.mark.parametrize(
@@ -142,3 +142,15 @@ def test_a_replication_that_cannot_be_is_refused_by_its_key(changes, words):
 def test_a_server_with_replicas_listens_for_them():
     found = configuration({}, memory_mb=512, replica_addresses=["192.0.2.22"])
     assert found["replicas"] == ["192.0.2.22/32"] and found["restart"]["listen_addresses"] == "'*'"
+
+
+def test_a_replica_verifies_the_primary_whose_authority_it_knows():
+    found = told(primary={"address": "192.0.2.21", "port": 5432, "ca_file": "/etc/anchorage/tls/ca.pem"})
+    assert " sslmode=verify-full sslrootcert=/etc/anchorage/tls/ca.pem " in found["primary_conninfo"]
+
+
+def test_key_and_certificate_come_from_one_file_and_a_reload_brings_them():
+    found = configuration(shown("/etc/anchorage/tls/postgresql.pem"), memory_mb=512)
+    settings = {name: found["reload"].get(name) for name in ("ssl", "ssl_cert_file", "ssl_key_file")}
+    assert settings == {"ssl": "on", "ssl_cert_file": "'/etc/anchorage/tls/postgresql.pem'", "ssl_key_file": "'/etc/anchorage/tls/postgresql.pem'"}
+    assert shown("") == {}
