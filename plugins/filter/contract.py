@@ -111,6 +111,29 @@ def _projection(view: t.Callable[..., t.Any]) -> t.Callable[..., t.Any]:
     return project
 
 
+def _answers(contract: Data, hostvars: t.Any, register: str) -> dict[str, Data]:
+    """Return what the hosts of a contract answered to a task, by host; those that did not are not among them."""
+    names = {place["name"] for places in contract["topology"].values() for place in places}
+    found = {name: hostvars[name].get(register) for name in sorted(names) if name in hostvars}
+    return {name: plain(answer) for name, answer in found.items() if answer and not answer.get("skipped")}
+
+
+def plain_redis(contract: Data, hostvars: t.Any, register: str, host: str) -> list[str]:
+    """Return the Redis instances of a host that still take plain connections from elsewhere."""
+    return views.plain_redis(plain(contract), _answers(contract, hostvars, register), host)
+
+
+def tls_requests(contract: Data, hostvars: t.Any, register: str) -> dict[str, Data]:
+    """Return what the hosts ask the fleet's authority to sign, and for which names the contract lets them."""
+    told = plain(contract)
+    found = {}
+    for host, answer in _answers(contract, hostvars, register).items():
+        links = views.tls_links(told, host)
+        if answer.get("request") and links.get("services"):
+            found[host] = {"request": answer["request"], "names": links["names"], "addresses": links["addresses"]}
+    return found
+
+
 class FilterModule:
     """Filters of the contract."""
 
@@ -138,12 +161,21 @@ class FilterModule:
             views.postgresql_primary,
             views.postgresql_replicas,
             views.postgresql_replication_password,
+            views.postgresql_tls_file,
             views.monitoring_sites,
             views.redis_instances,
             views.release_documents,
             views.rotation_choices,
             views.rotation_former,
+            views.tls_links,
             views.upgrade_order,
         )
-        checked = {"app_names": app_names, "component_files": component_files, "contract": contract, "topology": topology}
+        checked = {
+            "app_names": app_names,
+            "component_files": component_files,
+            "contract": contract,
+            "plain_redis": plain_redis,
+            "tls_requests": tls_requests,
+            "topology": topology,
+        }
         return {**checked, **{view.__name__: _projection(view) for view in projections}}

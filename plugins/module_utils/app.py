@@ -79,7 +79,7 @@ class App:
 
     @property
     def extra_ca_file(self) -> str:
-        return t.cast(str, self.document.get("extra_ca_file") or "")
+        return t.cast(str, self.document.get("trusted_file") or self.document.get("extra_ca_file") or "")
 
     @property
     def database(self) -> Database | None:

@@ -21,6 +21,8 @@ Report = t.Callable[[str, str], None]
 GROUPS = ("app", "database", "cache", "proxy")
 FIRST_PORT, PORTS_PER_APP = 9000, 20
 FIRST_REDIS_PORT, REDIS_PORTS_PER_APP = REDIS_PORT, 2
+#: Where other hosts reach Redis, over TLS: one port cannot be both, and on the way from one to the other both are open.
+FIRST_REDIS_TLS_PORT = 7379
 #: Of apps in containers: ports of loopback, so that they never meet a PostgreSQL of the host.
 FIRST_CONTAINER_PORT = 15432
 POSTGRESQL_IMAGE, REDIS_IMAGE = "postgres:17", "redis:7"
@@ -204,7 +206,9 @@ class _App:
         self._check_strategy(app, hosts, public)
         build = self._build(app, env)
         image = self._image(app, hosts)
-        database, redis = self._database(app), self._redis(app)
+        database, redis = self._database(app), self._redis(app, hosts)
+        if redis["jobs"] and redis["jobs"]["tls_port"] or database["host"] and not database["image"] and any(name != database["host"] for name in hosts):
+            self._check_trust({"env": env, **{f"processes.{process['name']}.env": process["env"] for process in processes}})
         beside = self._components(app, hosts, bool(database["image"]), bool(redis["image"]))
         return {
             "name": self.name,
@@ -246,6 +250,12 @@ class _App:
             "soak": app["soak"],
             "keep_mb": app["keep_mb"],
         }
+
+    def _check_trust(self, environments: dict[str, dict[str, str]]) -> None:
+        """Refuse what would hide the fleet's authority from a process that reaches other hosts over TLS."""
+        for path, env in environments.items():
+            if "NODE_EXTRA_CA_CERTS" in env:
+                self.wrong(f"{path}.NODE_EXTRA_CA_CERTS", "is set by the release, for TLS between hosts; name your own authorities in release_extra_ca_file")
 
     def _check_strategy(self, app: Data, hosts: t.Sequence[str], public: t.Sequence[str]) -> None:
         if app["strategy"] != "hold":
@@ -673,7 +683,7 @@ class _App:
             "image": (database["image"] or POSTGRESQL_IMAGE) if local and app["runtime"] == COMPOSE else None,
         }
 
-    def _redis(self, app: Data) -> Data:
+    def _redis(self, app: Data, hosts: t.Sequence[str]) -> Data:
         redis = app["redis"]
         external = self._managed("redis", ("redis", "rediss"), app, ("jobs", "cache"))
         local = redis["enabled"] and not external
@@ -684,14 +694,22 @@ class _App:
             jobs["port"] = FIRST_REDIS_PORT + REDIS_PORTS_PER_APP * self.index
         if cache and cache["port"] is None:
             cache["port"] = jobs["port"] + 1
-        for key, instance in (("jobs", jobs), ("cache", cache)):
+        host = self._service_host("redis", "cache", app) if local else None
+        linked = local and app["runtime"] != COMPOSE and any(name != host for name in hosts)
+        for number, (key, instance) in enumerate((("jobs", jobs), ("cache", cache))):
             if instance and local:
                 self.wrong(f"redis.{key}.port", rules.port(instance["port"], besides="Redis"))
+            if instance and linked:
+                instance["tls_port"] = instance["tls_port"] or FIRST_REDIS_TLS_PORT + REDIS_PORTS_PER_APP * self.index + number
+                self.wrong(f"redis.{key}.tls_port", rules.port(instance["tls_port"], besides="Redis"))
+            elif instance:
+                # The same contract may be meant for one host and for many: where nobody comes from elsewhere there is no such port.
+                instance["tls_port"] = None
         return {
             "enabled": bool(redis["enabled"] or external),
             "external": external,
             "url": redis["url"],
-            "host": self._service_host("redis", "cache", app) if local else None,
+            "host": host,
             "image": (redis["image"] or REDIS_IMAGE) if local and app["runtime"] == COMPOSE else None,
             "jobs": jobs if local else None,
             "cache": cache if local else None,

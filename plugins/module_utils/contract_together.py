@@ -87,6 +87,8 @@ def _check_ports(apps: dict[str, Data], places: Data, report: Report) -> None:
         for kind in ("jobs", "cache"):
             if redis[kind]:
                 claim(redis["host"], redis[kind]["port"], f"apps.{name}.redis.{kind}", f"apps.{name}.redis.{kind}.port")
+                if redis[kind]["tls_port"]:
+                    claim(redis["host"], redis[kind]["tls_port"], f"apps.{name}.redis.{kind} (TLS)", f"apps.{name}.redis.{kind}.tls_port")
     for name, app in apps.items():
         for host in app["hosts"]:
             if edges.wanted(app, places):

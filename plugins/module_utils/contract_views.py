@@ -13,6 +13,7 @@ from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
 from .encoders import url_login, url_part
+from .layout import AUTHORITY, TLS, TRUSTED
 from .runtime import COMPOSE, PM2
 
 Data = dict[str, t.Any]
@@ -82,8 +83,11 @@ def app_secrets(contract: Data, host: str) -> list[Data]:
     return wanted
 
 
-def base_firewall_allow(contract: Data, host: str) -> list[Data]:
-    """Return the ports that other hosts of the contract must reach on this host, with their addresses."""
+def base_firewall_allow(contract: Data, host: str, plain: t.Sequence[str] = ()) -> list[Data]:
+    """Return the ports that other hosts of the contract must reach on this host, with their addresses.
+
+    :arg plain: the Redis instances that still take plain connections from elsewhere.
+    """
     rules: list[Data] = []
     for app in _apps(contract):
         proxies = _others(contract, _names(contract, "proxy"), host)
@@ -95,7 +99,10 @@ def base_firewall_allow(contract: Data, host: str) -> list[Data]:
         if _is_kept_on(contract, app, host) and allowed:
             rules.append(_allow(app["database"]["port"], allowed))
         if _lives_on(app["redis"], host) and clients:
-            rules += [_allow(app["redis"][kind]["port"], clients) for kind in ("jobs", "cache") if app["redis"][kind]]
+            for kind in ("jobs", "cache"):
+                if app["redis"][kind]:
+                    rules.append(_allow(app["redis"][kind]["tls_port"], clients))
+                    rules += [_allow(app["redis"][kind]["port"], clients)] if f"{app['name']}-{kind}" in plain else []
     merged: dict[int, Data] = {}
     for rule in rules:
         known = merged.setdefault(rule["port"], rule)
@@ -183,7 +190,7 @@ def postgresql_primary(contract: Data, host: str) -> Data:
     if host not in places[1:]:
         return {}
     port = next(app["database"]["port"] for app in _apps(contract) if _lives_on(app["database"], places[0]))
-    return {"name": places[0], "address": _address(contract, places[0]), "port": port}
+    return {"name": places[0], "address": _address(contract, places[0]), "port": port, "ca_file": AUTHORITY}
 
 
 def postgresql_replicas(contract: Data, host: str) -> list[Data]:
@@ -192,8 +199,11 @@ def postgresql_replicas(contract: Data, host: str) -> list[Data]:
     return [{"name": name, "address": _address(contract, name)} for name in places[1:]] if host in places[:1] else []
 
 
-def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
-    """Return the Redis instances that live on this host: one for each app and purpose."""
+def redis_instances(contract: Data, secrets: Data, host: str, plain: t.Sequence[str] = ()) -> list[Data]:
+    """Return the Redis instances that live on this host: one for each app and purpose.
+
+    :arg plain: the names of those that still take plain connections from elsewhere.
+    """
     instances = []
     for app in _apps(contract):
         if not _lives_on(app["redis"], host):
@@ -210,9 +220,84 @@ def redis_instances(contract: Data, secrets: Data, host: str) -> list[Data]:
                         "policy": policy,
                         "appendonly": kind == "jobs",
                         "users": [_redis_user(secrets, app)],
+                        **(_redis_tls(app, kind, plain) if app["redis"][kind]["tls_port"] else {}),
                     }
                 )
     return instances
+
+
+def _redis_tls(app: Data, kind: str, plain: t.Sequence[str]) -> Data:
+    """Return how other hosts reach an instance."""
+    return {"tls_port": app["redis"][kind]["tls_port"], "tls_file": f"{TLS}/redis.pem", "plain": f"{app['name']}-{kind}" in plain}
+
+
+def plain_redis(contract: Data, answers: t.Mapping[str, Data], host: str) -> list[str]:
+    """Return the Redis instances of a host that go on taking plain connections from elsewhere: nobody is shut out who still needs it.
+
+    One that does not take them, and a new one, is never opened. One that does is closed when every host of its app has said that what is live there
+    uses TLS; a host that said nothing may need it.
+
+    :arg answers: what M(anchorage.vps.fleet_tls) found on each host.
+    """
+    found = []
+    for app in _apps(contract):
+        for kind in ("jobs", "cache"):
+            name = f"{app['name']}-{kind}"
+            is_open = _lives_on(app["redis"], host) and name in answers.get(host, {}).get("open", [])
+            if is_open and any(app["name"] in answers.get(place, {}).get("plain", [app["name"]]) for place in app["hosts"]):
+                found.append(name)
+    return found
+
+
+def tls_links(contract: Data, host: str) -> Data:
+    """Return what a host has to do with TLS between hosts; nothing where no host serves PostgreSQL or Redis to another.
+
+    :returns: C(authority), the host that keeps the authority; C(names), C(addresses) and C(services), what a host that serves is called, where it is
+        reached and what it serves; C(apps), those here that reach Redis elsewhere; C(instances), the Redis instances here that others reach; C(follow),
+        whether it may have to take over from the host that keeps the authority.
+    """
+    linked = [app for app in _apps(contract) if verified(contract, app)]
+    places = database_hosts(contract)
+    if not linked and len(places) < 2:
+        return {}
+    found: Data = {
+        "authority": places[0] if places else linked[0]["secrets_host"],
+        "names": [],
+        "addresses": [],
+        "services": [],
+        "apps": [app["name"] for app in linked if host in app["hosts"]],
+        "instances": [
+            f"{app['name']}-{kind}"
+            for app in linked
+            if _lives_on(app["redis"], host)
+            for kind in ("jobs", "cache")
+            if app["redis"][kind] and app["redis"][kind]["tls_port"]
+        ],
+        "follow": host in places[1:],
+    }
+    serves_database = host in places and (len(places) > 1 or any(_database_linked(app) for app in linked))
+    found["services"] = [*(["postgresql"] if serves_database else []), *(["redis"] if found["instances"] else [])]
+    if found["services"]:
+        # After a promotion the former primary hands on to the new one, so each may answer in the place of another.
+        names = sorted({host, *(places if serves_database else [])})
+        found["names"] = names
+        found["addresses"] = sorted({*(_address(contract, name) for name in names), LOOPBACK})
+    return found if found["apps"] or found["services"] or host == found["authority"] else {}
+
+
+def postgresql_tls_file(contract: Data, host: str) -> str:
+    """Return the file with the key and the certificate that PostgreSQL of a host shows to others; nothing where none come."""
+    return f"{TLS}/postgresql.pem" if "postgresql" in tls_links(contract, host).get("services", []) else ""
+
+
+def verified(contract: Data, app: Data) -> bool:
+    """Tell whether an app reaches PostgreSQL or Redis of another host, from any of its own."""
+    return _database_linked(app) or any(app["redis"][kind] and app["redis"][kind]["tls_port"] for kind in ("jobs", "cache"))
+
+
+def _database_linked(app: Data) -> bool:
+    database = app["database"]
+    return _local(database) and not database["image"] and any(name != database["host"] for name in app["hosts"])
 
 
 def _redis_user(secrets: Data, app: Data) -> Data:
@@ -370,8 +455,8 @@ def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | N
         return str(database["url"])
     login = url_login(rotation.login(database["user"], _rotation(secrets, app)["login"]), secret(secrets, app, "database_password"))
     here = database["host"] == host
-    # node-postgres takes "require" for "verify the chain"; "no-verify" is what libpq calls require: encrypted in any case.
-    query = "" if here else "?sslmode=no-verify"
+    # Read alike by node-postgres and libpq: chain and address are verified, and no other authority is trusted.
+    query = "" if here else f"?sslmode=verify-full&sslrootcert={AUTHORITY}"
     return f"postgres://{login}@{_netloc(contract, database['host'], host)}:{database['port']}/{url_part(database['name'])}{query}"
 
 
@@ -383,7 +468,9 @@ def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "
     if not redis["enabled"] or not redis[kind]:
         return None
     login = url_login(app["user"], secret(secrets, app, "redis_password"))
-    return f"redis://{login}@{_netloc(contract, redis['host'], host)}:{redis[kind]['port']}/0"
+    # The same from every host of the app, its own included: a release is one thing, wherever it runs.
+    scheme, port = ("rediss", redis[kind]["tls_port"]) if redis[kind]["tls_port"] else ("redis", redis[kind]["port"])
+    return f"{scheme}://{login}@{_netloc(contract, redis['host'], host)}:{port}/0"
 
 
 def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
@@ -411,6 +498,7 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "proxy_address": _proxy_address(contract, app, host),
             "host_address": _address(contract, host),
             "listen_address": LOOPBACK,
+            **({"trusted_file": TRUSTED} if verified(contract, app) else {}),
             **({"edge": edge(contract, app, host)} if edge(contract, app, host) else {}),
             **({"inside": inside(app)} if app["runtime"] == COMPOSE else {}),
             **({"pooled": components.pooled(app)} if components.pooled(app) else {}),

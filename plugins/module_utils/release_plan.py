@@ -90,6 +90,8 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         **({"aliases": document["aliases"]} if document.get("aliases") else {}),
         **({"runtime": name_of(document)} if name_of(document) != PM2 else {}),
         **({"pooled": document["pooled"]} if document.get("pooled") else {}),
+        # A process reads whom it trusts when it starts.
+        **({"trusted": document["trusted_file"]} if document.get("trusted_file") else {}),
     }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import typing as t
 import urllib.parse
 
-from . import catalog
+from . import catalog, redis_probe
 from .app import App
 from .database import Database, Marks
 from .errors import AnchorageError
+from .http_probe import ProbeError
 from .release_plan import SERVICES
 
 
@@ -134,6 +135,29 @@ def _check_secrets(app: App, release: str) -> None:
         )
 
 
+def _check_links(app: App, release: str) -> None:
+    """Refuse a release that reaches Redis in plain text where it is not taken any more. Whether it is, Redis is asked."""
+    old, now = app.at(release).document, app.document
+    for key in ("redis_url", "redis_cache_url"):
+        before = str(old.get(key) or "")
+        if before.startswith("redis://") and str(now.get(key) or "").startswith("rediss://") and not _answers(before):
+            raise AnchorageError(
+                f"Release {release} of {app.name} reaches Redis in plain text, which Redis does not take from other hosts any more.",
+                what="rollback",
+                live=app.living(),
+                next_step="Set source.version to the older one and run site.yml: it brings that code with TLS.",
+            )
+
+
+def _answers(url: str) -> bool:
+    """Tell whether anybody listens at an address of Redis."""
+    try:
+        redis_probe.Connection(redis_probe.parse_url(url), 3.0).close()
+    except ProbeError:
+        return False
+    return True
+
+
 def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dict[str, t.Any]:
     """Return what a rollback would do: C(release), C(needed), C(tree), C(source), C(live), C(migrations); C(note) where nothing is to be done.
 
@@ -147,6 +171,7 @@ def plan(app: App, wanted: str | None = None, *, code_only: bool = False) -> dic
         return {**same, "needed": app.unsettled, "note": already_back(app)}
     _check_ports(app, release)
     _check_secrets(app, release)
+    _check_links(app, release)
     found = obstacles(app, release)
     if found and not code_only:
         raise refuse(app, release, found)

@@ -15,6 +15,7 @@ from .app import App, Log
 from .compose_runtime import Compose
 from .errors import AnchorageError
 from .image_build import ImageBuilder
+from .layout import AUTHORITY
 from .runtime import COMPOSE, name_of
 from .tree_build import Builder, replace_directory, sync_tree
 
@@ -30,6 +31,7 @@ def stage(app: App, log: Log, *, source_id: str, tree: str, release: str) -> boo
         return False
     try:
         _refuse_another_runtime(app, release)
+        _refuse_without_authority(app)
         backup_gate.check(app, log)
         built = is_built(app, tree)
         _make_room(app, log, pruning.Wanted(release, tree, source_id), built=built)
@@ -59,6 +61,16 @@ def _refuse_another_runtime(app: App, release: str) -> None:
             f"{app.name} serves by runtime {now}, and the contract says {wanted}. A release cannot change that.",
             what=f"release {release}",
             next_step=f"Set apps.{app.name}.runtime: {now}, or give the new runtime an app of its own and move domain and data to it.",
+        )
+
+
+def _refuse_without_authority(app: App) -> None:
+    """Refuse a release that is to reach other hosts over TLS before provisioning has made that possible."""
+    if app.document.get("trusted_file") and not app.world.exists(AUTHORITY):
+        raise AnchorageError(
+            f"{app.name} reaches its services on other hosts over TLS, and this host does not know the fleet's authority yet ({AUTHORITY} is missing).",
+            what="staging",
+            next_step="Run site.yml, which provisions before it deploys.",
         )
 
 

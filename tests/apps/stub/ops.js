@@ -1,6 +1,7 @@
 // What a shop with a queue has besides, as examples/medusa-shop has it: /ops/ready, and pulses that only a worker answers. On with `pulses`.
 'use strict';
 const net = require('net');
+const tls = require('tls');
 const crypto = require('crypto');
 const { ask, sql, quoted } = require('./stub');
 
@@ -13,7 +14,7 @@ function json(response, status, data) {
 
 function redis(told) {
   const url = new URL(process.env.REDIS_URL);
-  const socket = net.connect(Number(url.port), url.hostname);
+  const socket = (url.protocol === 'rediss:' ? tls : net).connect({ port: Number(url.port), host: url.hostname });
   let said = '';
   socket.setTimeout(5000, () => socket.destroy(new Error('timeout')));
   socket.on('data', (data) => {

@@ -31,6 +31,7 @@ function login(database) {
     PGHOST: url.hostname, PGPORT: url.port || '5432', PGDATABASE: database || decodeURIComponent(url.pathname.slice(1)),
     PGUSER: decodeURIComponent(url.username), PGPASSWORD: decodeURIComponent(url.password),
     ...(mode ? { PGSSLMODE: modes[mode] || mode } : {}),
+    ...(url.searchParams.get('sslrootcert') ? { PGSSLROOTCERT: url.searchParams.get('sslrootcert') } : {}),
   };
 }
 

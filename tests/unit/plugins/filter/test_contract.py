@@ -109,7 +109,7 @@ def test_the_sample_gives_every_role_something_to_take():
 
 
 def project(variable, host):
-    arguments = {"secrets": {}, "host": host, "component_files": {}}
+    arguments = {"secrets": {}, "host": host, "component_files": {}, "plain": ["shop-jobs"]}
     return FILTERS[variable](SAMPLE, *(arguments[key] for key in list(inspect.signature(FILTERS[variable]).parameters)[1:]))
 
 
@@ -148,3 +148,24 @@ def test_policies_that_are_none_are_refused_by_their_key(tmp_path, made, words):
     contract = resolved({"shop": changed(SHOP, runtime="compose", components={"cerbos": {"policies": "policies"}})})
     with pytest.raises(AnsibleFilterError, match=f"apps.shop.components.cerbos.policies: .*{words}"):
         FILTERS["component_files"](contract, str(tmp_path))
+
+
+LINKED = resolved({"shop": SHOP}, FLEET)
+
+
+def test_what_a_certificate_is_for_comes_from_the_contract_and_not_from_the_host():
+    answers = {
+        "d1": {"answer": {"request": "CSR", "names": ["evil"], "addresses": ["192.0.2.99"]}},
+        "a1": {"answer": {"request": "CSR of a host that serves nobody"}},
+        "a2": {"answer": {"request": ""}},
+        "p1": {"answer": {"skipped": True}},
+    }
+    assert FILTERS["tls_requests"](LINKED, answers, "answer") == {"d1": {"request": "CSR", "names": ["d1"], "addresses": ["127.0.0.1", "192.0.2.21"]}}
+    assert FILTERS["tls_requests"](LINKED, {}, "answer") == {}
+
+
+def test_a_task_that_was_skipped_is_no_answer():
+    known = {"open": ["shop-jobs"], "plain": []}
+    answers = {"d1": {"answer": known}, "a1": {"answer": known}, "a2": {"answer": {"skipped": True, "plain": []}}}
+    assert FILTERS["plain_redis"](LINKED, answers, "answer", "d1") == ["shop-jobs"]
+    assert FILTERS["plain_redis"](LINKED, {**answers, "a2": {"answer": known}}, "answer", "d1") == []

@@ -580,7 +580,15 @@ def test_a_shop_of_four_lines_resolves_completely():
             "extensions": [],
             "image": None,
         },
-        "redis": {"enabled": True, "external": False, "url": None, "host": "vps", "image": None, "jobs": {"port": 6379, "maxmemory_mb": 256}, "cache": None},
+        "redis": {
+            "enabled": True,
+            "external": False,
+            "url": None,
+            "host": "vps",
+            "image": None,
+            "jobs": {"port": 6379, "tls_port": None, "maxmemory_mb": 256},
+            "cache": None,
+        },
         "processes": [
             {
                 "name": "server",
@@ -645,7 +653,7 @@ def test_two_apps_share_nothing():
     apps = resolved({"shop": SHOP, "b2b": changed(SHOP, domain="b2b.example.com", redis={"cache": {}})})["apps"]
     assert [process["slots"] for process in apps["b2b"]["processes"]] == [{"blue": [9020], "green": [9022]}, {"blue": [9021], "green": [9023]}]
     assert apps["b2b"]["redis"]["jobs"]["port"] == 6381
-    assert apps["b2b"]["redis"]["cache"] == {"port": 6382, "maxmemory_mb": 128}
+    assert apps["b2b"]["redis"]["cache"] == {"port": 6382, "tls_port": None, "maxmemory_mb": 128}
     assert apps["b2b"]["database"]["name"] == "b2b"
 
 
@@ -933,3 +941,12 @@ def test_the_edge_of_an_app_takes_no_port_of_another():
     assert "apps.two.edge_port" in problems(apps, FLEET).message
     del apps["two"]["edge_port"]
     resolved(apps, FLEET)
+
+
+def test_ports_over_tls_are_judged_like_all_others():
+    with pytest.raises(ContractError) as caught:
+        resolved({"shop": changed(SHOP, redis={"jobs": {"tls_port": 6380}, "cache": {}})}, FLEET)
+    assert "port 6380 on d1 is already taken by apps.shop.redis.jobs (TLS)" in caught.value.message
+    with pytest.raises(ContractError, match=r"apps\.shop\.redis\.jobs\.tls_port"):
+        resolved({"shop": changed(SHOP, redis={"jobs": {"tls_port": 80}})}, FLEET)
+    assert resolved({"shop": changed(SHOP, redis={"jobs": {"tls_port": 80}})})["apps"]["shop"]["redis"]["jobs"]["tls_port"] is None, "nobody comes"

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.anchorage.vps.plugins.module_utils import contract_views as views
+from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.tests.unit.plugins.module_utils.contract_samples import BOT, FLEET, GIT, ONE_HOST, RANDOM, SHOP, WEB, changed, resolved
 
 SECRETS = {
@@ -161,13 +162,13 @@ class TestFleet:
 
     def test_the_database_host_lets_the_app_hosts_in(self):
         clients = ["192.0.2.11/32", "192.0.2.12/32"]
-        assert views.base_firewall_allow(SPREAD, "d1") == [{"port": port, "protocol": "tcp", "from": clients} for port in (5432, 6379)]
+        assert views.base_firewall_allow(SPREAD, "d1") == [{"port": port, "protocol": "tcp", "from": clients} for port in (5432, 7379)]
         assert views.postgresql_client_addresses(SPREAD, "d1") == clients
         assert only(views.redis_instances(SPREAD, {}, "d1"))["bind"] == ["127.0.0.1", "192.0.2.21"]
 
     def test_the_first_database_host_is_the_primary_and_those_after_it_follow(self):
         contract = resolved({"shop": SHOP}, REPLICATED)
-        assert views.postgresql_primary(contract, "d2") == {"name": "d1", "address": "192.0.2.21", "port": 5432}
+        assert views.postgresql_primary(contract, "d2") == {"name": "d1", "address": "192.0.2.21", "port": 5432, "ca_file": "/etc/anchorage/tls/ca.pem"}
         assert views.postgresql_replicas(contract, "d1") == [{"name": "d2", "address": "192.0.2.22"}]
         assert views.postgresql_primary(contract, "d1") == views.postgresql_primary(contract, "a1") == {}
         assert views.postgresql_replicas(contract, "d2") == views.postgresql_replicas(contract, "a1") == []
@@ -199,8 +200,8 @@ class TestFleet:
         rules = views.base_firewall_allow(resolved(apps, FLEET), "d1")
         assert [(rule["port"], rule["from"]) for rule in rules] == [
             (5432, ["192.0.2.11/32", "192.0.2.12/32"]),
-            (6379, ["192.0.2.11/32"]),
-            (6381, ["192.0.2.12/32"]),
+            (7379, ["192.0.2.11/32"]),
+            (7381, ["192.0.2.12/32"]),
         ]
 
     def test_each_host_gets_its_own_part_only(self):
@@ -255,8 +256,10 @@ class TestFleet:
 
     def test_remote_services_are_reached_encrypted_or_by_address(self):
         document = only(views.release_documents(SPREAD, SECRETS, "a1"))
-        assert document["database_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:5432/shop?sslmode=no-verify"
-        assert document["redis_url"] == "redis://shop:r%3Fd%25s@192.0.2.21:6379/0"
+        verified = "sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem"
+        assert document["database_url"] == f"postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:5432/shop?{verified}"
+        assert document["redis_url"] == "rediss://shop:r%3Fd%25s@192.0.2.21:7379/0"
+        assert document["trusted_file"] == "/etc/anchorage/tls/trusted.pem"
         assert document["database_address"] == "192.0.2.21"
 
     def test_ipv6(self):
@@ -273,6 +276,7 @@ class TestDocuments:
         assert document["redis_url"] == "redis://shop:r%3Fd%25s@127.0.0.1:6379/0"
         assert (document["listen_address"], document["host"], document["host_address"], document["migrator"]) == ("127.0.0.1", "vps", "192.0.2.10", True)
         assert document["redis_cache_url"] is None
+        assert "trusted_file" not in document
 
     def test_secrets_stand_apart(self):
         contract = resolved({"shop": changed(SHOP, env={"JWT_SECRET": RANDOM, "SEARCH_URL": f"https://u:{RANDOM}@s.example.com", "LOG_LEVEL": "info"})})
@@ -311,7 +315,12 @@ class TestDocuments:
         url = views.database_url(SPREAD, {"shop": {"database_password": password}}, SPREAD["apps"]["shop"], "a1")
         parts = urlsplit(url)
         assert unquote(parts.password) == password
-        assert (parts.hostname, parts.port, parts.path, parts.query) == ("192.0.2.21", 5432, "/shop", "sslmode=no-verify")
+        assert (parts.hostname, parts.port, parts.path, parts.query) == (
+            "192.0.2.21",
+            5432,
+            "/shop",
+            "sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem",
+        )
 
 
 def test_a_site_of_two_instances_has_two_upstreams():
@@ -389,3 +398,98 @@ class TestUpgradeOrder:
 def test_proxies_know_each_other_for_what_an_authority_asks():
     assert views.nginx_challenge_peers(MIXED, "a1") == ["192.0.2.12"] and views.nginx_challenge_peers(MIXED, "d1") == []
     assert views.nginx_challenge_peers(SPREAD, "p1") == [] and views.nginx_challenge_peers(ALONE, "vps") == []
+
+
+class TestTlsBetweenHosts:
+    CACHED = resolved({"shop": changed(SHOP, redis={"cache": {}}), "web": WEB}, FLEET)
+    HOME = {**FLEET, "cache": [FLEET["app"][0]], "database": [FLEET["app"][0]]}
+
+    def test_a_host_alone_has_nothing_to_do_with_it(self):
+        assert views.tls_links(ALONE, "vps") == {}
+        assert ALONE["apps"]["shop"]["redis"]["jobs"]["tls_port"] is None
+        assert not {"tls_port", "tls_file", "plain"} & set(only(views.redis_instances(ALONE, {}, "vps")))
+
+    def test_who_serves_shows_a_certificate_and_who_asks_trusts(self):
+        links = views.tls_links(SPREAD, "d1")
+        assert links == {
+            "authority": "d1",
+            "names": ["d1"],
+            "addresses": ["127.0.0.1", "192.0.2.21"],
+            "services": ["postgresql", "redis"],
+            "apps": [],
+            "instances": ["shop-jobs"],
+            "follow": False,
+        }
+        assert {key: views.tls_links(SPREAD, "a2")[key] for key in ("authority", "services", "names", "apps")} == {
+            "authority": "d1",
+            "services": [],
+            "names": [],
+            "apps": ["shop"],
+        }
+        assert views.tls_links(SPREAD, "p1") == {}, "a proxy talks to neither"
+
+    def test_an_app_without_services_has_nothing_to_do_with_it(self):
+        contract = resolved({"web": WEB}, FLEET)
+        assert [views.tls_links(contract, host) for host in ("a1", "d1")] == [{}, {}]
+        assert "trusted_file" not in only(views.release_documents(contract, {}, "a1"))
+
+    def test_a_release_is_the_same_on_the_host_of_its_redis(self):
+        contract = resolved({"shop": SHOP}, self.HOME)
+        urls = [urlsplit(only(views.release_documents(contract, SECRETS, host))["redis_url"]) for host in ("a1", "a2")]
+        assert [(url.scheme, url.hostname, url.port) for url in urls] == [("rediss", "127.0.0.1", 7379), ("rediss", "192.0.2.11", 7379)]
+        documents = [only(views.release_documents(contract, SECRETS, host)) for host in ("a1", "a2")]
+        assert [document["trusted_file"] for document in documents] == ["/etc/anchorage/tls/trusted.pem"] * 2
+        assert urlsplit(documents[0]["database_url"]).query == "", "on its own host no wire is between them"
+
+    def test_database_hosts_answer_in_the_place_of_each_other(self):
+        pair = {**FLEET, "database": [*FLEET["database"], {"name": "d2", "address": "192.0.2.22"}]}
+        contract = resolved({"shop": SHOP}, pair)
+        for host in ("d1", "d2"):
+            links = views.tls_links(contract, host)
+            assert (links["names"], links["addresses"]) == (["d1", "d2"], ["127.0.0.1", "192.0.2.21", "192.0.2.22"])
+            assert (links["authority"], links["follow"]) == ("d1", host == "d2")
+        assert views.postgresql_primary(contract, "d2")["ca_file"] == "/etc/anchorage/tls/ca.pem"
+
+    def test_a_replica_alone_is_reason_enough(self):
+        home = {group: [{"name": "vps", "address": "192.0.2.10"}] for group in ("app", "database", "cache", "proxy")}
+        contract = resolved({"shop": SHOP}, {**home, "database": [*home["database"], {"name": "d2", "address": "192.0.2.22"}]})
+        assert [views.tls_links(contract, host)["services"] for host in ("vps", "d2")] == [["postgresql"], ["postgresql"]]
+        assert contract["apps"]["shop"]["redis"]["jobs"]["tls_port"] is None
+
+    def test_ports_follow_the_order_of_the_apps_and_can_be_pinned(self):
+        ports = [self.CACHED["apps"]["shop"]["redis"][kind]["tls_port"] for kind in ("jobs", "cache")]
+        assert ports == [7379, 7380]
+        pinned = resolved({"shop": changed(SHOP, redis={"jobs": {"tls_port": 7000}})}, FLEET)
+        assert only(views.redis_instances(pinned, {}, "d1"))["tls_port"] == 7000
+
+    def test_the_firewall_opens_the_plain_port_only_while_it_is_needed(self):
+        assert [rule["port"] for rule in views.base_firewall_allow(SPREAD, "d1")] == [5432, 7379]
+        assert [rule["port"] for rule in views.base_firewall_allow(SPREAD, "d1", ["shop-jobs"])] == [5432, 6379, 7379]
+        assert only(views.redis_instances(SPREAD, {}, "d1", ["shop-jobs"]))["plain"] is True
+        assert only(views.redis_instances(SPREAD, {}, "d1"))["plain"] is False
+
+    OPEN = {"open": ["shop-jobs"], "plain": []}
+
+    @pytest.mark.parametrize(
+        ("answers", "plain"),
+        [
+            ({"d1": OPEN, "a1": {"open": [], "plain": []}, "a2": {"open": [], "plain": []}}, []),
+            ({"d1": OPEN, "a1": {"open": [], "plain": []}, "a2": {"open": [], "plain": ["shop"]}}, ["shop-jobs"]),
+            ({"d1": OPEN, "a1": {"open": [], "plain": []}, "a2": {"open": [], "plain": ["other"]}}, []),
+            ({"d1": OPEN, "a1": {"open": [], "plain": []}}, ["shop-jobs"]),
+            ({"d1": OPEN}, ["shop-jobs"]),
+            ({"d1": {"open": [], "plain": []}, "a1": {"open": [], "plain": ["shop"]}}, []),
+            ({"a1": {"open": [], "plain": ["shop"]}}, []),
+            ({}, []),
+        ],
+        ids=["all use TLS", "one does not yet", "another app does not", "one said nothing", "nobody said anything", "closed", "nothing known", "nothing"],
+    )
+    def test_plain_is_closed_when_nobody_needs_it_and_never_opened(self, answers, plain):
+        assert views.plain_redis(SPREAD, answers, "d1") == plain
+        assert views.plain_redis(SPREAD, {**answers, "a1": {**answers.get("a1", {}), "open": ["shop-jobs"]}}, "a1") == []
+
+    def test_an_environment_must_not_hide_the_authority(self):
+        ours = changed(SHOP, env={"NODE_EXTRA_CA_CERTS": "/etc/ssl/mine.pem"})
+        resolved({"shop": ours})
+        with pytest.raises(AnchorageError, match=r"apps\.shop\.env\.NODE_EXTRA_CA_CERTS: is set by the release"):
+            resolved({"shop": ours}, FLEET)

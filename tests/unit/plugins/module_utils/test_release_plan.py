@@ -72,7 +72,7 @@ def test_what_a_release_depends_on_changes_its_name(parts):
 @pytest.mark.parametrize(
     "parts",
     [
-        {"database_url": "postgres://shop:pw@10.0.0.5:5432/shop?sslmode=no-verify"},
+        {"database_url": "postgres://shop:pw@10.0.0.5:5432/shop?sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem"},
         {"redis_url": "redis://shop:pw@10.0.0.6:6379/0"},
         {"host": "web2", "host_address": "10.0.0.2", "migrator": False},
         {"processes": [{**PROCESS, "health": {"path": "/other"}}, WORKER]},
@@ -114,8 +114,17 @@ def test_each_process_gets_its_whole_environment():
     assert environment["NODE_EXTRA_CA_CERTS"] == "/etc/ca.crt"
 
 
+def test_whom_processes_trust_they_read_when_they_start():
+    assert plan.release_id(changed(trusted_file="/etc/anchorage/tls/trusted.pem"), "abc") != plan.release_id(DOCUMENT, "abc")
+
+
 @pytest.mark.parametrize(
-    "place", [{"listen_address": "10.0.0.2"}, {"database_url": "postgres://shop:x@10.0.0.9:5432/shop?sslmode=no-verify"}], ids=["proxy", "database"]
+    "place",
+    [
+        {"listen_address": "10.0.0.2"},
+        {"database_url": "postgres://shop:x@10.0.0.9:5432/shop?sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem"},
+    ],
+    ids=["proxy", "database"],
 )
 def test_a_host_in_another_place_has_the_same_release_laid_out_anew(place):
     here = changed(database_url="postgres://shop:x@127.0.0.1:5432/shop")

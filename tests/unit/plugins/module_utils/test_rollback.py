@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -190,4 +191,33 @@ def test_the_password_of_a_managed_service_is_not_ours_to_judge(shop):
     made_with(shop, None, database_url=ROTATED["database_url"][1])
     shop[0].document["database"] = {"external": True}
     made_with(shop, "r2", database_url=ROTATED["database_url"][0])
+    assert rollback.plan(shop[0])["release"] == "r2"
+
+
+@pytest.mark.parametrize("key", ["redis_url", "redis_cache_url"])
+def test_a_release_that_speaks_plain_is_a_way_back_as_long_as_it_is_heard(shop, key):
+    # Whether it is, only Redis knows: both ports are open while a fleet goes over to TLS.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        plain = f"redis://shop:sesame@127.0.0.1:{listener.getsockname()[1]}/0"
+        made_with(shop, None, **{key: "rediss://shop:sesame@127.0.0.1:7379/0"})
+        made_with(shop, "r2", **{key: plain})
+        assert rollback.plan(shop[0])["release"] == "r2"
+    with pytest.raises(AnchorageError, match="Release r2 of shop reaches Redis in plain text") as caught:
+        rollback.plan(shop[0])
+    assert "source.version" in caught.value.next_step and "sesame" not in caught.value.text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("redis://shop:x@127.0.0.1:9/0", "redis://shop:x@127.0.0.1:9/0"),
+        ("rediss://shop:x@127.0.0.1:9/0", "redis://shop:x@127.0.0.1:9/0"),
+        ("rediss://shop:x@127.0.0.1:9/0", "rediss://shop:x@127.0.0.1:9/0"),
+    ],
+)
+def test_other_ways_to_redis_are_not_asked_about(shop, old, new):
+    made_with(shop, None, redis_url=new)
+    made_with(shop, "r2", redis_url=old)
     assert rollback.plan(shop[0])["release"] == "r2"

@@ -186,7 +186,7 @@ def test_from_other_hosts_the_same_logins_are_used():
     contract = resolved({"shop": CLINIC}, FLEET)
     for host in ("a1", "a2"):
         document = look(on(begun("database"), "use"), contract=contract, host=host)[0]
-        assert document["database_url"] == "postgres://shop-b:new2-48@192.0.2.21:5432/shop?sslmode=no-verify"
+        assert document["database_url"] == "postgres://shop-b:new2-48@192.0.2.21:5432/shop?sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem"
 
 
 def test_states_are_reached_in_their_order_and_a_second_run_goes_on():

@@ -93,6 +93,19 @@ def test_a_plain_source_becomes_a_release_that_the_app_cannot_write(shop):
     assert put(app) is False
 
 
+def test_nothing_is_staged_for_tls_before_provisioning_has_made_it_possible(shop, tmp_path, monkeypatch):
+    authority = tmp_path / "ca.pem"
+    monkeypatch.setattr(step_stage, "AUTHORITY", str(authority))
+    app, _world = shop(PLAIN, trusted_file="/etc/anchorage/tls/trusted.pem")
+    with pytest.raises(AnchorageError, match="does not know the fleet's authority yet") as caught:
+        put(app)
+    assert "site.yml" in caught.value.next_step and not app.journal.says("r1", "staged")
+    authority.write_text("")
+    assert put(app) is True
+    process = json.loads(pathlib.Path(app.layout.release("r1"), "run", "shop-worker-blue.json").read_text())
+    assert process["env"]["NODE_EXTRA_CA_CERTS"] == "/etc/anchorage/tls/trusted.pem"
+
+
 def test_each_process_of_each_slot_has_a_file_with_its_whole_environment(shop):
     app, _world = shop(PLAIN)
     put(app)
