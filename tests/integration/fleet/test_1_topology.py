@@ -35,10 +35,10 @@ def test_nobody_reaches_more_than_needed(fleet):
         ("edge1", "cache1"): {22},
         ("web1", "web2"): {22},
         ("web1", "db1"): {22, 5432},
-        ("web1", "cache1"): {22, 6379},
+        ("web1", "cache1"): {22, 7379},
         ("db1", "web1"): {22},
     }
-    ports = (22, 80, 443, 5432, 6379, 9000, 9001, 9002, 9003, EDGE)
+    ports = (22, 80, 443, 5432, 6379, 7379, 9000, 9001, 9002, 9003, EDGE)
     assert {(source, target): fleet.reach(source, target, ports) for source, target in wanted} == wanted
 
 
