@@ -232,10 +232,10 @@ def _redis_tls(app: Data, kind: str, plain: t.Sequence[str]) -> Data:
 
 
 def plain_redis(contract: Data, answers: t.Mapping[str, Data], host: str) -> list[str]:
-    """Return the Redis instances of a host that go on taking plain connections from elsewhere: nobody is shut out who still needs it.
+    """Return the Redis instances of a host that go on taking plain connections, beside those over TLS: nobody is shut out who still needs it.
 
-    One that does not take them, and a new one, is never opened. One that does is closed when every host of its app has said that what is live there
-    uses TLS; a host that said nothing may need it.
+    An app that was alone with its Redis until now came over loopback. An instance that takes no plain connections, and a new one, is never opened for
+    them. One that does is closed when every host of its app has said that what is live there uses TLS; a host that said nothing may need it.
 
     :arg answers: what M(anchorage.vps.fleet_tls) found on each host.
     """

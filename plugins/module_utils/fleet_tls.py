@@ -44,7 +44,6 @@ keyUsage = critical,keyCertSign,cRLSign
 subjectKeyIdentifier = hash
 """
 CURVE = ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
-_REDIS = "/etc/redis/redis-{name}.conf"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 
@@ -289,23 +288,18 @@ def place(world: TlsWorld, services: t.Iterable[str], *, check: bool) -> bool:
 
 
 def open_instances(world: World, names: t.Iterable[str]) -> list[str]:
-    """Return the Redis instances of this host that take plain connections from elsewhere."""
-    return [name for name in names if takes_plain((world.read(_REDIS.format(name=name)) or b"").decode("utf-8", "replace"), links_text(world, name))]
+    """Return the Redis instances of this host that take plain connections."""
+    return [name for name in names if takes_plain(_text(world, f"redis-{name}.conf"), _text(world, f"redis-{name}-links.conf"))]
 
 
-def links_text(world: World, name: str) -> str:
-    """Return the part of an instance's configuration that says how others reach it."""
-    return (world.read(f"/etc/redis/redis-{name}-links.conf") or b"").decode("utf-8", "replace")
+def _text(world: World, name: str) -> str:
+    return (world.read(f"/etc/redis/{name}") or b"").decode("utf-8", "replace")
 
 
 def takes_plain(settings: str, links: str) -> bool:
-    """Tell from an instance's configuration whether it takes plain connections from other hosts."""
-    told: dict[str, list[str]] = {}
-    for line in [*settings.splitlines(), *links.splitlines()]:
-        words = line.split()
-        if len(words) > 1:
-            told[words[0]] = words[1:]
-    return any(address.lstrip("-") not in ("127.0.0.1", "::1") for address in told.get("bind", [])) and told.get("port", ["0"])[0] != "0"
+    """Tell from an instance's configuration whether it takes plain connections, and be it from its own host: the app may have been there alone."""
+    ports = [line.split()[1:] for line in (*settings.splitlines(), *links.splitlines()) if line.split()[:1] == ["port"]]
+    return bool(ports) and ports[-1] != ["0"]
 
 
 def plain_apps(world: World, names: t.Iterable[str]) -> list[str]:

@@ -103,7 +103,7 @@ why:
   returned: with O(operation=host)
   sample: more than half of its life is over
 open:
-  description: Those of O(instances) that take plain connections from other hosts.
+  description: Those of O(instances) that take plain connections.
   type: list
   elements: str
   returned: with O(operation=host)
