@@ -45,7 +45,8 @@ END
 openssl x509 -in /etc/anchorage/tls/server.pem -noout -ext subjectAltName |
   sed -n 's/ *\\(DNS:.*\\)/subjectAltName=\\1/p' | sed 's/IP Address:/IP:/g' > extensions
 openssl req -new -key /etc/anchorage/tls/server.key -subj /CN=x |
-  openssl x509 -req -CA certificate -CAkey key -set_serial 77 -days 20 -extfile extensions -out server.pem 2>/dev/null
+  openssl x509 -req -CA certificate -CAkey key -set_serial 77 -extfile extensions -out server.pem \\
+    -not_before "$(date -ud '-100 days' +%Y%m%d%H%M%SZ)" -not_after "$(date -ud '+481 hours' +%Y%m%d%H%M%SZ)" 2>/dev/null
 cat server.pem > /etc/anchorage/tls/server.pem
 for file in redis postgresql; do cat /etc/anchorage/tls/server.key server.pem > /etc/anchorage/tls/$file.pem; done
 systemctl reload 'postgresql@*' 'redis-server@*'
@@ -149,7 +150,7 @@ def test_a_certificate_that_ends_soon_is_told_and_made_anew_under_visitors(trio)
     with Visitor(trio.web, lambda: str(trio.ready()["ready"])) as visitor:
         trio.sign("fleet")
         until(lambda: trio.serial() == "serial=4D", "the certificate that ends soon")
-        assert "ends in 20 days" in trio.services.shell("anchorage health --kinds tls || true")
+        assert "ends in 20" in trio.services.shell("anchorage health --kinds tls || true")
         told = trio.run("site")
         assert trio.serial() != "serial=4D"
     visitor.check()
