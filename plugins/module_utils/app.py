@@ -17,7 +17,7 @@ from .errors import AnchorageError
 from .journal import Journal
 from .layout import COMMAND, DOCUMENTS, PATH, Layout
 from .release_plan import release_id, tree_id
-from .runtime import COMPOSE, name_of
+from .runtime import contained
 from .world import World
 
 #: Names the unit of the step in its environment, so that what it runs in units of its own ends with it.
@@ -113,7 +113,7 @@ class App:
     def wanted(self, source_id: str) -> tuple[str, str]:
         """Return the tree and the release that the document asks for, given its source."""
         # An image brings its own Node, and which one is among what it is made from.
-        node = "" if name_of(self.document) == COMPOSE else self.node_version()
+        node = "" if contained(self.document) else self.node_version()
         return tree_id(self.document, source_id, node), release_id(self.document, source_id)
 
     def migrated(self, release: str) -> bool:

@@ -31,6 +31,7 @@ from . import (
     redis_probe,
     refusals,
     restart,
+    swarm_probe,
     tls_probe,
     worker_probe,
 )
@@ -42,7 +43,7 @@ from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
 from .layout import AUTHORITY
 from .release_plan import Instance, instances, listen_address
-from .runtime import COMPOSE, name_of
+from .runtime import COMPOSE, SWARM, name_of
 from .slots import heartbeat
 from .world import World
 
@@ -98,7 +99,9 @@ def _parts_of_app(app: App) -> list[Part]:
     for key, purpose in (("redis_url", "jobs"), ("redis_cache_url", "cache")):
         if document.get(key):
             found.append(Part(f"{app.name} Redis ({purpose})", "redis", _redis(app, document, key, purpose)))
-    if live and app.journal.slot:
+    if live and name_of(document) == SWARM:
+        found += _swarm_parts(app, document, live)
+    elif live and app.journal.slot:
         wanted = instances(document, app.journal.slot)
         ask = _ask_compose if name_of(document) == COMPOSE else _ask_pm2
         found.append(Part(f"{app.name} processes", "processes", lambda seconds: ask(app, document, wanted, live, seconds)))
@@ -120,6 +123,16 @@ def _parts_of_app(app: App) -> list[Part]:
     if live:
         found.append(Part(f"{app.name} refusals", "negative", lambda seconds: _refusals(app, document, seconds)))
         found += [_box(app.name, box) for box in golive.boxes_of_app(app, document, live)]
+    return found
+
+
+def _swarm_parts(app: App, document: Data, live: str) -> list[Part]:
+    """Return the questions to an app whose processes are where the Swarm has put them. Its signs of life are asked for where it is led."""
+    name = f"{app.name} tasks"
+    found = [Part(name, "processes", lambda _seconds: _settled(name, swarm_probe.ask(app, document, live), "they run as the Swarm was told"))]
+    for process in document["processes"]:
+        if process.get("heartbeat") and process["instances"] and document["hosts"][0] == document["host"]:
+            found.append(Part(f"{app.name} {process['name']} heartbeat", "worker", _heartbeat(app.at(live), process, live)))
     return found
 
 

@@ -13,7 +13,7 @@ import typing as t
 
 from .encoders import compose_text
 from .hold import stop_seconds
-from .layout import Layout
+from .layout import AUTHORITY, Layout
 from .release_plan import Instance, instances, listen_address, process_command, process_environment
 
 Data = dict[str, t.Any]
@@ -130,17 +130,23 @@ def _service(document: Data, instance: Instance, release: str, image: str, user:
 
 def environment(document: Data, instance: Instance, release: str) -> dict[str, str]:
     """Return the whole environment of one process inside its container."""
-    found = process_environment(document, instance, release, EXTRA_CA if document.get("extra_ca_file") else "")
+    found = process_environment(document, instance, release, EXTRA_CA if authorities(document) else "")
     # Inside, the container's own interface; who gets there is decided by what is published. The path of programs is the image's.
     del found["PATH"]
     return {**found, "HOME": "/tmp", **({"HOST": "0.0.0.0"} if instance.port is not None else {})}
 
 
+def authorities(document: Data) -> dict[str, str]:
+    """Return the files with certificates of authorities that a container must have: where each lies on the host, and where inside."""
+    trusted = document.get("trusted_file") or document.get("extra_ca_file")
+    # The address of a database on another host names the fleet's own authority by its path.
+    return {**({trusted: EXTRA_CA} if trusted else {}), **({AUTHORITY: AUTHORITY} if document.get("trusted_file") else {})}
+
+
 def _common(document: Data, release: str, image: str, user: str) -> Data:
     layout = Layout(document["name"], document["home"])
     mounts = [_bind(f"{layout.shared}/{name}", f"{document['image']['directory']}/{name}") for name in document["shared"]]
-    if document.get("extra_ca_file"):
-        mounts.append({**_bind(document["extra_ca_file"], EXTRA_CA), "read_only": True})
+    mounts += [{**_bind(source, target), "read_only": True} for source, target in authorities(document).items()]
     return {
         "image": image,
         "pull_policy": "never",

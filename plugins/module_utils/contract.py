@@ -8,12 +8,12 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
-from . import components, contract_together
+from . import components, contract_together, swarm
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT, endpoint
 from .errors import AnchorageError
-from .runtime import COMPOSE, CONTROLLER
+from .runtime import COMPOSE, CONTAINED, CONTROLLER, SWARM
 
 Data = dict[str, t.Any]
 Report = t.Callable[[str, str], None]
@@ -224,7 +224,7 @@ class _App:
             "image": image,
             "package_manager": app["package_manager"],
             "domains": domains,
-            "edge_port": self._edge_port(app) if domains and public else None,
+            "edge_port": self._edge_port(app) if domains and public and app["runtime"] != SWARM else None,
             "url": url,
             "tls": self._tls(app, [*domains, *(component["domain"] for _name, component in components.sites({"components": beside}))]),
             "env": env,
@@ -261,7 +261,9 @@ class _App:
         if app["strategy"] != "hold":
             return
         proxies = {place["name"] for place in self.places["proxy"]}
-        if not public:
+        if app["runtime"] == SWARM:
+            self.wrong("strategy", f"hold is not for runtime {SWARM}, which starts the new before it stops the old")
+        elif not public:
             self.wrong("strategy", "hold is for an app that answers requests; for this one set overlap: false on its processes")
         elif len(hosts) > 1 or set(hosts) != proxies:
             self.wrong("strategy", "hold is for an app on one host, which is its own proxy; leave it out, or let the app's hosts name that one")
@@ -272,16 +274,20 @@ class _App:
         """Return how the app's image is made; None where it runs without one."""
         image, given = app["image"], self.given.get("image") or {}
         if app["runtime"] != COMPOSE:
-            for key in given:
-                self.wrong(f"image.{key}", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
             for service, keys in (("database", ("image", "port")), ("redis", ("image",))):
                 for key in keys:
                     if app[service][key] is not None:
                         self.wrong(f"{service}.{key}", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+        if app["runtime"] not in CONTAINED:
+            for key in given:
+                self.wrong(f"image.{key}", f"belongs to runtime {' and '.join(CONTAINED)}, not to {app['runtime']}")
             return None
         proxies = {place["name"] for place in self.places["proxy"]}
-        if len(hosts) > 1 or (app["domain"] or app["domains"]) and set(hosts) != proxies:
-            self.wrong("runtime", f"{COMPOSE} is for an app on one host, which is its own proxy; let the app's hosts name that one")
+        if app["runtime"] == COMPOSE and (len(hosts) > 1 or (app["domain"] or app["domains"]) and set(hosts) != proxies):
+            wider = f"let the app's hosts name that one, or use runtime {SWARM}"
+            self.wrong("runtime", f"{COMPOSE} is for an app on one host, which is its own proxy; {wider}")
+        if app["runtime"] == SWARM:
+            self._check_swarm(app, hosts)
         for key, text in (("image.base", image["base"]), ("database.image", app["database"]["image"]), ("redis.image", app["redis"]["image"])):
             if text is not None:
                 self.wrong(key, rules.image(text))
@@ -296,7 +302,7 @@ class _App:
             self.wrong(f"build.env.{key}", "is a secret, and a build in containers prints its lines where it fails; bring an image that was built elsewhere")
         brought = image["dockerfile"] is not None or (app["source"] or {}).get("image") is not None
         if image["build_on"] == CONTROLLER:
-            self.wrong("image.build_on", rules.built_on_controller(app["source"] or {}))
+            self.wrong("image.build_on", rules.built_on_controller(app["source"] or {}, or_host=app["runtime"] == COMPOSE))
         self.wrong("image.directory", rules.image_directory(image["directory"]))
         if given.get("directory") is not None and not brought:
             self.wrong("image.directory", "belongs to image.dockerfile or source.image; where nothing is brought, the app lies in /app")
@@ -306,6 +312,24 @@ class _App:
             self.wrong(f"build.directories[{index}]", rules.shell_pattern(pattern))
         self.wrong("database.image", rules.postgres_image(app["database"]["image"]))
         return t.cast("Data", image)
+
+    def _check_swarm(self, app: Data, hosts: t.Sequence[str]) -> None:
+        """Judge what a Swarm cannot do, or not well."""
+        if (app["source"] or {}).get("image") is None and app["image"]["build_on"] != CONTROLLER:
+            rule = "must be controller, so that every node has the same image; or bring one that your CI has built, by source.image"
+            self.wrong("image.build_on", f"{rule} (runtime {SWARM})")
+        for name, process in app["processes"].items():
+            if process["public"] and process["instances"] > len(hosts):
+                rule = f"must not be more than the {len(hosts)} hosts of the app, since its port is to be had once on each"
+                self.wrong(f"processes.{name}.instances", f"{rule} (runtime {SWARM})")
+        first = [place["name"] for place in self.places["app"]][: swarm.MANAGERS]
+        if hosts and hosts[0] not in first:
+            self.wrong("hosts", f"must hold one of the first {len(first)} of group app ({', '.join(first)}), which manage the Swarm")
+        for service, group in (("database", "database"), ("redis", "cache")):
+            place = next((place["name"] for place in self.places[group]), None)
+            if app[service]["enabled"] and not app[service]["url"] and place in hosts:
+                rule = f"would live on {place}, a node of the Swarm, where containers do not reach it"
+                self.wrong(service, f"{rule}; put another host into group {group}, or give {service}.url")
 
     # -- shape
 
@@ -373,7 +397,7 @@ class _App:
                 self.wrong(f"processes.{name}.instances", f"must be 1, or 0 to stop it: {reason}")
             if process["overlap"]:
                 self.wrong(f"processes.{name}.overlap", f"must stay false: {reason}")
-            if process["instances"] and len(self._hosts(app)) > 1:
+            if process["instances"] and len(self._hosts(app)) > 1 and app["runtime"] != SWARM:
                 self.wrong("hosts", f"must name one host, since {name} runs on each of them: {reason}")
 
     def _each(self, key: str, values: list[str], rule: t.Callable[[str], str | None]) -> list[str]:
@@ -407,8 +431,8 @@ class _App:
         elif source.get("sha256") is not None and kinds:
             self.wrong("source.sha256", f"belongs to archive, not to {kinds[0]}")
         if "image" in kinds:
-            if app["runtime"] != COMPOSE:
-                self.wrong("source.image", f"belongs to runtime {COMPOSE}, not to {app['runtime']}")
+            if app["runtime"] not in CONTAINED:
+                self.wrong("source.image", f"belongs to runtime {' and '.join(CONTAINED)}, not to {app['runtime']}")
             self.wrong("source.image", rules.image(source["image"], tagged=False))
             self.wrong("source.digest", rules.image_digest(source["digest"]))
         elif source.get("digest") is not None and kinds:
@@ -630,7 +654,7 @@ class _App:
         if url is None:
             return False
         self.wrong(f"{service}.url", rules.service_url(url, schemes, needs_path=service == "database"))
-        if app["runtime"] == COMPOSE and rules.is_loopback(url):
+        if app["runtime"] in CONTAINED and rules.is_loopback(url):
             self.wrong(f"{service}.url", "names loopback, which inside a container is the container itself; write an address that the containers reach")
         given = self.given.get(service) or {}
         both = [key for key in local if given.get(key) is not None]
@@ -787,7 +811,9 @@ class _App:
                 if health["interval_seconds"] * health["successes"] > health["deadline_seconds"]:
                     self.wrong(f"{path}.health.deadline_seconds", "is too short for that many successes at that interval")
             given = look_up(self.given, f"{path}.env") or {}
-            slots = {slot: [port + stride * number for number in range(count if stride else 0)] for slot, port in (("blue", blue), ("green", green))}
+            # On a Swarm each instance has the port of a node of its own.
+            ports = min(count, 1) if app["runtime"] == SWARM else count
+            slots = {slot: [port + stride * number for number in range(ports if stride else 0)] for slot, port in (("blue", blue), ("green", green))}
             result.append(
                 {
                     "name": name,

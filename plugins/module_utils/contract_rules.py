@@ -160,11 +160,14 @@ def image_digest(text: str | None) -> Wrong:
     return None if re.fullmatch(r"sha256:[0-9a-f]{64}", text) else "must be sha256: and 64 hexadecimal digits"
 
 
-def built_on_controller(source: t.Mapping[str, t.Any]) -> Wrong:
-    """Judge a source whose image the controller is to build: it must lie there."""
+def built_on_controller(source: t.Mapping[str, t.Any], *, or_host: bool = True) -> Wrong:
+    """Judge a source whose image the controller is to build: it must lie there.
+
+    :arg or_host: whether the host could build it, too.
+    """
     if source.get("image") is not None:
         return "controller has nothing to build, since source.image is built already; leave it out"
-    mend = "build in your CI and bring the image by source.image, or set image.build_on: host"
+    mend = f"build in your CI and bring the image by source.image{', or set image.build_on: host' if or_host else ''}"
     if source.get("repo") is not None:
         return f"controller needs the source there, and of source.repo the controller has no checkout; {mend}"
     if "://" in (source.get("archive") or ""):

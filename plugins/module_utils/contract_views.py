@@ -8,13 +8,13 @@ from __future__ import annotations
 import copy
 import typing as t
 
-from . import components, edges, rotation
+from . import components, edges, rotation, swarm
 from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
 from .encoders import url_login, url_part
 from .layout import AUTHORITY, TLS, TRUSTED
-from .runtime import COMPOSE, PM2
+from .runtime import COMPOSE, CONTAINED, PM2, SWARM
 
 Data = dict[str, t.Any]
 
@@ -49,7 +49,7 @@ def host_roles(contract: Data, host: str) -> list[str]:
     behind = [app for app in apps if edge(contract, app, host)]
     needed = {
         "base": True,
-        "docker_compose": any(app["runtime"] == COMPOSE and host in app["hosts"] for app in apps),
+        "docker_compose": any(app["runtime"] in CONTAINED and host in app["hosts"] for app in apps),
         "postgresql": any(_is_kept_on(contract, app, host) for app in apps),
         "redis": any(_lives_on(app["redis"], host) for app in apps),
         "nodejs": bool(here),
@@ -103,11 +103,61 @@ def base_firewall_allow(contract: Data, host: str, plain: t.Sequence[str] = ()) 
                 if app["redis"][kind]:
                     rules.append(_allow(app["redis"][kind]["tls_port"], clients))
                     rules += [_allow(app["redis"][kind]["port"], clients)] if f"{app['name']}-{kind}" in plain else []
-    merged: dict[int, Data] = {}
+    # Where the Swarm has placed no task, a proxy must be refused at once: what is dropped is waited for.
+    rules += [*_between_nodes(contract, host), *docker_compose_swarm_ports(contract, host)]
+    merged: dict[tuple[int, str], Data] = {}
     for rule in rules:
-        known = merged.setdefault(rule["port"], rule)
+        known = merged.setdefault((rule["port"], rule["protocol"]), rule)
         known["from"] = sorted({*known["from"], *rule["from"]})
-    return [merged[port] for port in sorted(merged)]
+    return [merged[key] for key in sorted(merged)]
+
+
+def swarm_nodes(contract: Data) -> list[Data]:
+    """Return the nodes of the Swarm in the order of group app, with the labels by which apps are placed; nothing where no app needs one.
+
+    :returns: C(name), C(address), C(manager) and C(labels) of each.
+    """
+    apps = [app for app in _apps(contract) if app["runtime"] == SWARM]
+    names = [name for name in _names(contract, "app") if any(name in app["hosts"] for app in apps)]
+    leading = swarm.managers(names)
+    found = []
+    for name in names:
+        here = [app for app in apps if name in app["hosts"]]
+        labels = {swarm.node_label(app["name"]): "true" for app in here}
+        labels.update({swarm.files_label(app["name"]): "true" for app in here if app["shared"] and app["hosts"][0] == name})
+        found.append({"name": name, "address": _address(contract, name), "manager": name in leading, "labels": labels})
+    return found
+
+
+def docker_compose_swarm_nodes(contract: Data, host: str) -> list[Data]:
+    """Return the nodes of the Swarm that a host is one of; nothing for a host that is none."""
+    nodes = swarm_nodes(contract)
+    return nodes if any(node["name"] == host for node in nodes) else []
+
+
+def docker_compose_swarm_ports(contract: Data, host: str) -> list[Data]:
+    """Return the ports of containers that others may reach on a host: those of public processes on a Swarm, for the proxies and the other nodes."""
+    found = []
+    for app in _apps(contract):
+        if app["runtime"] != SWARM or host not in app["hosts"]:
+            continue
+        clients = _others(contract, [*_names(contract, "proxy"), *app["hosts"]], host)
+        for process in app["processes"]:
+            ports = sorted({port for slot in process["slots"].values() for port in slot}) if process["public"] else []
+            found += [_allow(port, clients) for port in ports if clients]
+    return found
+
+
+def _between_nodes(contract: Data, host: str) -> list[Data]:
+    """Return what the nodes of a Swarm tell each other."""
+    names = [node["name"] for node in docker_compose_swarm_nodes(contract, host)]
+    others = _others(contract, names, host)
+    if not others:
+        return []
+    kinds = [(swarm.GOSSIP, "tcp"), (swarm.GOSSIP, "udp"), (swarm.OVERLAY, "udp")]
+    if host in swarm.managers(names):
+        kinds.append((swarm.MANAGEMENT, "tcp"))
+    return [_allow(port, others, protocol) for port, protocol in kinds]
 
 
 def base_firewall_visitors(contract: Data, host: str) -> bool:
@@ -558,7 +608,7 @@ def _proxy_address(contract: Data, app: Data, host: str) -> str | None:
 def _site(contract: Data, app: Data) -> Data:
     process = _public(app)
     behind = [edge(contract, app, name) for name in app["hosts"]]
-    inner = {"upstreams": {"blue": behind}, "hops": True} if all(behind) else _slots(app)
+    inner = {"upstreams": {"blue": behind}, "hops": True} if all(behind) else _nodes(contract, app) if app["runtime"] == SWARM else _slots(app)
     name = edges.site_name(app, contract["topology"])
     return {
         "name": name,
@@ -573,6 +623,12 @@ def _site(contract: Data, app: Data) -> Data:
         "max_body_mb": app["max_body_mb"],
         "timeout_seconds": app["timeout_seconds"],
     }
+
+
+def _nodes(contract: Data, app: Data) -> Data:
+    """Return where tasks may be that the Swarm places: at the port of either slot on any node. Where none is, another is asked."""
+    ports = [port for slot in ((_public(app) or {}).get("slots") or {}).values() for port in slot]
+    return {"upstreams": {"blue": [{"address": _address(contract, name), "port": port} for port in ports for name in app["hosts"]]}, "again": True}
 
 
 def _slots(app: Data) -> Data:
@@ -642,8 +698,8 @@ def _others(contract: Data, names: t.Iterable[str], host: str) -> list[str]:
     return sorted(f"{address}/{128 if ':' in address else 32}" for address in addresses)
 
 
-def _allow(port: int, networks: list[str]) -> Data:
-    return {"port": port, "protocol": "tcp", "from": list(networks)}
+def _allow(port: int, networks: list[str], protocol: str = "tcp") -> Data:
+    return {"port": port, "protocol": protocol, "from": list(networks)}
 
 
 def secret(secrets: Data, app: Data, key: str) -> str:

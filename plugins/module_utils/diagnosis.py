@@ -13,7 +13,7 @@ import json
 import re
 import typing as t
 
-from . import app_health, compose_project, engine
+from . import app_health, compose_project, engine, swarm
 from .app import App
 from .app_health import AMBER, GREEN, LOOPBACK, RED
 from .compose_probe import PROJECT
@@ -22,7 +22,7 @@ from .errors import AnchorageError
 from .health import FAIL, OK
 from .layout import SECRETS, SLOTS
 from .masking import Masker, secrets_of
-from .runtime import COMPOSE, name_of
+from .runtime import COMPOSE, SWARM, name_of
 from .world import World
 
 Data = dict[str, t.Any]
@@ -209,6 +209,8 @@ def _mend_release(app: App | None, part: Data, name: str, _cause: str, _evidence
 
 
 def _mend_processes(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:
+    if app and name_of(app.document) == SWARM:
+        return f"docker stack ps --no-trunc {app.name}, on {app.document['hosts'][0]}; then deploy.yml, on the controller, or anchorage rollback {app.name}"
     if app and name_of(app.document) == COMPOSE:
         return _mend_containers(app, part, name, cause)
     user = app.user if app else part["name"].partition(" ")[0]
@@ -302,6 +304,16 @@ def containers_of(world: World, app: str) -> list[str]:
     return found
 
 
+def services_of(app: App) -> list[str]:
+    """Return the last lines of every service of an app on a Swarm, wherever its tasks are; none on a host that does not manage it."""
+    found = []
+    for process in app.document["processes"]:
+        name = swarm.service_name(app.name, process["name"])
+        done = app.world.run(["docker", "service", "logs", f"--tail={LOG_LINES}", name], timeout=COMMAND_SECONDS)
+        found += [f"{name}: {line}" for line in [*done.stdout.splitlines(), *done.stderr.splitlines()] if line.strip() and done.rc == 0]
+    return found
+
+
 def cut(value: t.Any) -> t.Any:
     """Return logs and statements with their lines cut. It comes after masking: half a secret is not known as one."""
     if isinstance(value, str):
@@ -325,6 +337,8 @@ def logs_for(found: t.Iterable[Finding], apps: t.Mapping[str, App], world: World
         app, kind = apps.get(item.app), item.kind
         if app and name_of(app.document) == COMPOSE and kind in ("database", "redis", "processes", "answer", "worker"):
             wanted[f"containers of {app.name}"] = lambda app=app: containers_of(world, app.name)
+        elif app and name_of(app.document) == SWARM and kind in ("processes", "worker"):
+            wanted[f"services of {app.name}"] = lambda app=app: services_of(app)
         elif kind == "database":
             for name in world.listdir("/var/log/postgresql"):
                 if name.endswith(".log"):

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import typing as t
 
+from .runtime import SWARM, name_of
+
 Data = dict[str, t.Any]
 
 #: What is behind the name of an app in the name of the site that its visitors reach, since its own name is that of its edge.
@@ -40,4 +42,4 @@ def chooses_here(document: Data) -> bool:
 
     :arg document: what the engine was given.
     """
-    return bool(document.get("edge")) or document.get("proxy_address") == LOOPBACK
+    return bool(document.get("edge")) or (document.get("proxy_address") == LOOPBACK and name_of(document) != SWARM)

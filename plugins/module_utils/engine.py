@@ -23,7 +23,7 @@ from .layout import COMMAND, DOCUMENTS
 from .migration_lock import LOCK
 from .prober import Prober
 from .prober import target as prober_target
-from .runtime import COMPOSE, name_of
+from .runtime import contained
 from .slots import running
 from .step_activate import activate
 from .step_migrate import migrate
@@ -112,7 +112,7 @@ def plan(app: App, given_source: str | None = None) -> dict[str, t.Any]:
         steps.append("migrate")
     if "activate" not in steps and (admin_user.wanted(app) or app.unsettled):
         steps.append("activate")
-    if name_of(app.document) == COMPOSE and "activate" in steps and "stage" not in steps and not is_built(app, tree):
+    if contained(app.document) and "activate" in steps and "stage" not in steps and not is_built(app, tree):
         # An image that somebody has removed since; of a tree, nobody but the engine removes anything.
         steps.append("stage")
     from_controller = "stage" in steps and given_source is not None and not is_built(app, tree)
@@ -356,7 +356,7 @@ def _start(app: App, step: str, wish: dict[str, t.Any]) -> dict[str, t.Any]:
             f"--setenv={UNIT}={app.layout.unit}",
             *([f"--property=ExecStopPost={COMMAND} recover {app.name}", "--property=TimeoutStopSec=900"] if step in ("activate", ROLLBACK) else []),
             # A container outlives the unit that started it.
-            *([f"--property=ExecStopPost=-{COMMAND} end {app.name}"] if step == "migrate" and name_of(app.document) == COMPOSE else []),
+            *([f"--property=ExecStopPost=-{COMMAND} end {app.name}"] if step == "migrate" and contained(app.document) else []),
             COMMAND,
             "step",
             step,

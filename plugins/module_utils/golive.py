@@ -23,7 +23,7 @@ from .layout import DOCUMENTS, SECRETS
 from .masking import secrets_of
 from .processes import environment, pids
 from .refusals import LOOPBACK, ORIGINS, Asker, Site, configuration, environment_of, judge_plain_http, judged, origins_of, site_of
-from .runtime import COMPOSE, name_of
+from .runtime import contained
 from .world import World
 
 Data = dict[str, t.Any]
@@ -136,7 +136,7 @@ def secrets_in_code(world: World, document: Data, directory: str, seconds: float
 
 def code_of(app: App, document: Data, live: str) -> str:
     """Return where the code of the live release is read: in containers it is in their image, which each of their processes shows."""
-    if name_of(document) != COMPOSE:
+    if not contained(document):
         return f"{app.layout.release(live)}/app"
     own = (pid for pid in pids(app.world) if _release_of(app, pid) == (app.name, live))
     return f"/proc/{next(own, 'none')}/root{document['image']['directory']}"

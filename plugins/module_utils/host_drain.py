@@ -18,6 +18,7 @@ from .app import App, Log
 from .errors import AnchorageError
 from .journal import Journal
 from .layout import STATE, Layout
+from .runtime import SWARM, name_of
 from .world import World
 
 RECORD = f"{STATE}/drained.json"
@@ -64,6 +65,13 @@ def out(world: World, log: Log, apps: t.Sequence[App], *, seconds: float | None 
     :arg seconds: how long those who are connected may take; what the contract gives their processes where it is None.
     :raises AnchorageError: when an app has no edge here, or the firewall does not take the rule: then nothing is changed.
     """
+    moved = [app.name for app in apps if name_of(app.document) == SWARM]
+    if moved:
+        raise AnchorageError(
+            f"The tasks of {' and '.join(moved)} are moved by the Swarm, not by the proxies.",
+            what="draining this host",
+            next_step=f"On a manager: docker node update --availability drain {apps[0].document['host']}; afterwards --availability active.",
+        )
     alone = [app.name for app in apps if not app.document.get("edge")]
     if alone:
         raise AnchorageError(

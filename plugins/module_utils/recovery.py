@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+from . import swarm_switch
 from .app import App, Log
 from .dead_man import DeadMan
 from .hold import Hold
-from .runtime import PM2, name_of
+from .runtime import PM2, SWARM, name_of
 from .slots import Slots
 
 
@@ -25,7 +26,7 @@ def recover(app: App, log: Log) -> bool:
     slots.runtime.mend(log.say)
     if journal.switch is not None:
         log.say(f"{app.name}: release {journal.switch['release']} was never confirmed; going back to {journal.switch['from_release'] or 'nothing'}")
-    lost = slots.settle()
+    lost = swarm_switch.settle(app, log) if name_of(app.document) == SWARM else slots.settle()
     if journal.switch is not None:
         journal.end_switch("went back")
     journal.settled()

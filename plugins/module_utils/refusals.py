@@ -16,6 +16,7 @@ from .health import FAIL, WARN, Check, judge
 from .http_probe import REDIRECTS, Answer, ProbeError, Target, bracketed, fetch
 from .processes import listeners
 from .release_plan import instances, listen_address
+from .runtime import SWARM, name_of
 from .world import World
 
 Data = dict[str, t.Any]
@@ -182,7 +183,8 @@ def ask_webhooks(asker: Asker, site: Site, app: App, document: Data) -> list[Che
     """Ask each webhook of the contract, at the site and at the app's own port."""
     found = []
     public = [item for item in instances(document, app.journal.slot or "blue", public=True) if item.port is not None]
-    for path in document.get("webhooks") or [] if public else []:
+    # Where the app itself is asked is not known where a Swarm places its tasks.
+    for path in document.get("webhooks") or [] if public and name_of(document) != SWARM else []:
         url = f"http://{bracketed(listen_address(document, public[0].process))}:{public[0].port}{path}"
         headers = {"Host": site.domain, "X-Forwarded-Proto": "https" if site.secure else "http", "Content-Type": "application/json"}
         direct = Target(url, method="POST", body="{}", headers=headers)

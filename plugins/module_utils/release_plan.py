@@ -186,7 +186,8 @@ def instances(document: dict[str, t.Any], slot: str, *, public: bool | None = No
         for number in range(process["instances"]):
             suffix = f"-{number + 1}" if process["instances"] > 1 else ""
             name = f"{document['name']}-{process['name']}{suffix}-{slot}"
-            found.append(Instance(name, process, number, slot, ports[number] if ports else None))
+            # On a Swarm all have the same one, each on a node of its own.
+            found.append(Instance(name, process, number, slot, ports[min(number, len(ports) - 1)] if ports else None))
     return found
 
 

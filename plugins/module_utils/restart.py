@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 import typing as t
 
-from . import engine, processes
+from . import engine, processes, swarm_switch
 from .app import App, Log
 from .errors import AnchorageError
 from .layout import PATH
 from .release_plan import instances
-from .runtime import PM2, name_of
+from .runtime import PM2, SWARM, name_of
 from .slots import Slots
 from .world import World
 
@@ -63,17 +63,8 @@ def restart(app: App, log: Log, *, force: bool = False) -> dict[str, t.Any]:
             return {"changed": False, "reasons": reasons}
         for reason in reasons:
             log.say(f"{app.name}: {reason}")
-        slots = Slots(app.at(release), log)
-        wanted = instances(app.at(release).document, slot)
         log.say(f"{app.name}: restart release {release}")
-        slots.runtime.restart(wanted, release)
-        lost = []
-        for instance in wanted:
-            try:
-                slots.prove(instance, release)
-            except AnchorageError as problem:
-                log.say(f"{app.name}: {problem.message}")
-                lost.append(instance.name)
+        lost = swarm_switch.restart(app, log) if name_of(app.document) == SWARM else _restart(app, log, release, slot)
         if lost:
             raise AnchorageError(
                 f"{' and '.join(lost)} of release {release} did not come back.",
@@ -82,6 +73,21 @@ def restart(app: App, log: Log, *, force: bool = False) -> dict[str, t.Any]:
                 next_step=f"anchorage diagnose {app.name}",
             )
     return {"changed": True, "reasons": reasons}
+
+
+def _restart(app: App, log: Log, release: str, slot: str) -> list[str]:
+    """Restart the processes of this host. Returns those that did not come back."""
+    slots = Slots(app.at(release), log)
+    wanted = instances(app.at(release).document, slot)
+    slots.runtime.restart(wanted, release)
+    lost = []
+    for instance in wanted:
+        try:
+            slots.prove(instance, release)
+        except AnchorageError as problem:
+            log.say(f"{app.name}: {problem.message}")
+            lost.append(instance.name)
+    return lost
 
 
 def _daemon(app: App) -> int | None:

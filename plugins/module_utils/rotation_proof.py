@@ -14,6 +14,7 @@ from . import processes, redis_probe
 from .database import Database, first_line
 from .errors import AnchorageError
 from .http_probe import ProbeError
+from .runtime import SWARM, name_of
 from .world import Completed, World
 
 Data = dict[str, t.Any]
@@ -60,11 +61,12 @@ def ask_redis(world: World, url: str) -> str:
     return judge_redis(None)
 
 
-def holders(world: World, app: str, live: str | None, environment: t.Mapping[str, str], keys: t.Mapping[str, str]) -> list[str]:
+def holders(world: World, app: str, live: str | None, environment: t.Mapping[str, str], keys: t.Mapping[str, str], *, elsewhere: bool = False) -> list[str]:
     """Return what is wrong with the environments of an app's processes.
 
     :arg environment: values that none may have.
     :arg keys: values that each of the live release must have.
+    :arg elsewhere: whether all of them may be on other hosts.
     """
     wrong: list[str] = []
     seen = 0
@@ -77,7 +79,7 @@ def holders(world: World, app: str, live: str | None, environment: t.Mapping[str
         wrong += [f"{name} (process {pid}) still has the old {key}" for key, value in environment.items() if found.get(key) == value]
         if found.get("ANCHORAGE_RELEASE") == live:
             wrong += [f"{name} (process {pid}) does not have the new {key}" for key, value in keys.items() if found.get(key) != value]
-    if not seen and live:
+    if not seen and live and not elsewhere:
         wrong.append("no process of it is there that could be looked at")
     return wrong
 
@@ -108,7 +110,7 @@ def prove(world: World, document: Data, former: Data, live: str | None) -> list[
             wrong.append(f"database_url: the login acts as {acts}, and what it makes would not belong to {owner}")
     keys = {key: document["secrets_env"][key] for key in former["keys"] if key in document["secrets_env"]}
     if former["environment"] or keys:
-        found = holders(world, app, live, former["environment"], keys)
+        found = holders(world, app, live, former["environment"], keys, elsewhere=name_of(document) == SWARM)
         wrong += found
         if not found:
             proven.append(f"{app}: proven: every process has the new {', '.join(keys)}")

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, Anchorage maintainers
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps an app's processes alive: the one seam between the story of a release and PM2, or Docker Compose."""
+"""What keeps an app's processes alive: the one seam between the story of a release and PM2, Docker Compose, or a Docker Swarm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if t.TYPE_CHECKING:
 
 Data = dict[str, t.Any]
 
-PM2, COMPOSE = "pm2", "compose"
+PM2, COMPOSE, SWARM = "pm2", "compose", "swarm"
+
+#: Those whose release is an image.
+CONTAINED = (COMPOSE, SWARM)
 
 #: Who builds an image, where it is not the host itself.
 CONTROLLER = "controller"
@@ -24,6 +27,11 @@ CONTROLLER = "controller"
 def name_of(document: Data) -> str:
     """Return the runtime of a document; those that were written before there was a choice name none."""
     return str(document.get("runtime") or PM2)
+
+
+def contained(document: Data) -> bool:
+    """Tell whether the processes of a document live in containers."""
+    return name_of(document) in CONTAINED
 
 
 class Runtime(abc.ABC):

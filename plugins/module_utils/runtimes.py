@@ -8,9 +8,11 @@ from __future__ import annotations
 from .app import App
 from .compose_runtime import Compose
 from .pm2_runtime import Pm2
-from .runtime import COMPOSE, Runtime, name_of
+from .runtime import COMPOSE, SWARM, Runtime, name_of
+from .swarm_runtime import Swarm
 
 
 def of(app: App) -> Runtime:
     """Return the runtime that an app's document names."""
-    return Compose(app) if name_of(app.document) == COMPOSE else Pm2(app)
+    kinds: dict[str, type[Runtime]] = {COMPOSE: Compose, SWARM: Swarm}
+    return kinds.get(name_of(app.document), Pm2)(app)

@@ -15,6 +15,7 @@ from .app import App, Log
 from .errors import AnchorageError
 from .http_probe import Expectation, Target, bracketed, probe
 from .release_plan import Instance, instances, listen_address
+from .swarm_runtime import Swarm
 from .world import fsync_directory
 
 #: How a process without a health check is judged: it must stay alive.
@@ -49,6 +50,9 @@ def running(app: App) -> bool:
     if journal.live is None or journal.slot is None:
         return False
     app = app.at(journal.live)
+    runtime = runtimes.of(app)
+    if isinstance(runtime, Swarm):
+        return runtime.serves(journal.live)
     table = {listener.port for listener in processes.listeners(app.world)}
     wanted = instances(app.document, journal.slot)
     seen = set()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import typing as t
 
-from . import drain, hold, host_drain, room
+from . import drain, hold, host_drain, room, swarm_switch
 from .app import App, Log
 from .dead_man import DeadMan
 from .errors import AnchorageError
 from .recovery import recover
 from .release_plan import Instance, instances, listen_address, other_slot
+from .runtime import SWARM, name_of
 from .slots import Slots, proof, running
 from .soak import PATIENCE, Soak, place
 
@@ -39,6 +40,8 @@ def activate(app: App, log: Log, *, release: str, leaving: str | None = None) ->
             next_step="Run deploy.yml without --tags, --limit and --start-at-task, so that the gate is passed.",
         )
     recover(app, log)
+    if name_of(app.document) == SWARM:
+        return swarm_switch.activate(app, log, release=release, leaving=leaving)
     tree = app.journal.release(release)["tree"]
     if app.journal.live == release and app.journal.data.get("tree") == tree and running(app):
         log.say(f"{app.name}: release {release} serves already")

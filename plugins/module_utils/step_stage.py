@@ -16,7 +16,7 @@ from .compose_runtime import Compose
 from .errors import AnchorageError
 from .image_build import ImageBuilder
 from .layout import AUTHORITY
-from .runtime import COMPOSE, name_of
+from .runtime import contained, name_of
 from .tree_build import Builder, replace_directory, sync_tree
 
 MANIFEST = room.MANIFEST
@@ -122,10 +122,10 @@ def is_built(app: App, tree: str) -> bool:
     """Tell whether what a release stands on is whole: the tree, and where it is an image, that too."""
     if not app.world.exists(f"{app.layout.build(tree)}/{MANIFEST}"):
         return False
-    return name_of(app.document) != COMPOSE or Compose(app).has_image(tree)
+    return not contained(app.document) or Compose(app).has_image(tree)
 
 
 def builder(app: App, log: Log, source_id: str, tree: str) -> Builder:
     """Return who makes it."""
-    kind = ImageBuilder if name_of(app.document) == COMPOSE else Builder
+    kind = ImageBuilder if contained(app.document) else Builder
     return kind(app, log, source_id, tree)

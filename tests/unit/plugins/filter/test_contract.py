@@ -85,6 +85,7 @@ SAMPLE = resolved(
         "shop": changed(SHOP, redis={"cache": {}}),
         "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}),
         "bot": BOT,
+        "flock": changed(WEB, runtime="swarm", domain="flock.example.com", source={"path": "."}, image={"build_on": "controller"}),
         "crew": changed(BOT, runtime="compose", hosts=["a1"], database={"enabled": True}, redis={"enabled": True}),
     },
     {**FLEET, "database": [*FLEET["database"], {"name": "d2", "address": "192.0.2.22"}]},

@@ -70,7 +70,7 @@ BAD = [
     ("preset unknown", shop(preset="rails"), "apps.shop.preset", "must be one of medusa, nextjs, prisma_bot, payload, node"),
     ("preset is a list", shop(preset=["medusa"]), "apps.shop.preset", "must be text, is a list"),
     ("runtime unknown", shop(runtime="podman"), "apps.shop.runtime", "must be one of pm2, compose"),
-    ("image without containers", shop(image={"read_only": False}), "apps.shop.image.read_only", "belongs to runtime compose, not to pm2"),
+    ("image without containers", shop(image={"read_only": False}), "apps.shop.image.read_only", "belongs to runtime compose and swarm, not to pm2"),
     ("database image without containers", shop(database={"image": "postgres:17"}), "apps.shop.database.image", "belongs to runtime compose"),
     ("source image without containers", shop(source={"image": "acme/shop", "digest": f"sha256:{SHA256}"}), "apps.shop.source.image", "belongs to runtime"),
     ("base without a version", shop(runtime="compose", image={"base": "node"}), "apps.shop.image.base", "must name a version"),
@@ -87,7 +87,7 @@ BAD = [
         "apps.shop.image.build_args.NPM_TOKEN",
         "would stay in the image's history",
     ),
-    ("controller without containers", shop(image={"build_on": "controller"}), "apps.shop.image.build_on", "belongs to runtime compose, not to pm2"),
+    ("controller without containers", shop(image={"build_on": "controller"}), "apps.shop.image.build_on", "belongs to runtime compose and swarm, not to pm2"),
     ("controller without a checkout", docked(build_on="controller"), "apps.shop.image.build_on", "of source.repo the controller has no checkout; build in"),
     (
         "controller for what is built",

@@ -127,6 +127,8 @@ def test_every_process_has_the_new_key_and_none_the_old_one():
 def test_a_process_without_the_new_key_and_an_app_without_processes_prove_nothing():
     world = FakeWorld()
     assert "no process of it is there" in wrong(world, SIGNED)
+    document = {**DOCUMENT, "runtime": "swarm"}
+    assert rotation_proof.prove(world, document, SIGNED, "r2") == ["shop: proven: every process has the new JWT_SECRET"], "they may be on other nodes"
     process(world, 10, "shop-server-blue", "r2")
     assert "does not have the new JWT_SECRET" in wrong(world, SIGNED)
 
