@@ -55,6 +55,9 @@ backups: $(READY) ## all tests of backups, proofs, restores and recovery, on hos
 fleet: $(READY) ## the tests of several hosts, on seven hosts of their own (KEEP_LAB=1, TEST_NAME=word)
 	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/fleet -ra $(if $(TEST_NAME),-k "$(TEST_NAME)")
 
+swarm: $(READY) ## the tests of an app on a Docker Swarm, on five hosts of their own (KEEP_LAB=1, TEST_NAME=word)
+	@ANCHORAGE_FAULTS=1 $(VENV)/bin/python -m pytest tests/integration/swarm -ra $(if $(TEST_NAME),-k "$(TEST_NAME)")
+
 components: $(READY) ## components as the contract renders them, through the real Compose and wired together with stand-ins on this machine
 	@ANCHORAGE_COMPONENTS=1 $(VENV)/bin/python -m pytest tests/integration/components -ra
 
@@ -111,4 +114,4 @@ $(VENV)/ready: requirements-py311.txt requirements-py312.txt
 $(LINK):
 	@mkdir -p $(dir $@) && ln -sfn ../../.. $@
 
-.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases backups fleet components crash-states power-cuts load alarms bench bench-hosts format docs pins clean lab-clean .venv
+.PHONY: help demo demo-down test lint sanity unit build integration molecule faults releases backups fleet swarm components crash-states power-cuts load alarms bench bench-hosts format docs pins clean lab-clean .venv

@@ -138,13 +138,17 @@ def give(container: str) -> None:
     wanted = [*ensure_stand_ins(), *ensure_component_stand_ins()]
     if engine.answers("exec", container, "docker", "image", "inspect", *wanted):
         return
-    # Some settings of the kernel are read-only in a host that is a container itself.
-    unit = "[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1 container=docker\n"
-    place = "/etc/systemd/system/docker.service.d"
-    engine.docker("exec", "-i", container, "sh", "-c", f"mkdir -p {place} && cat > {place}/lab.conf && systemctl daemon-reload", text=unit)
+    settle(container)
     install = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends docker.io docker-cli"
     engine.docker("exec", container, "sh", "-c", install)
     hand_over(container, *wanted)
+
+
+def settle(container: str) -> None:
+    """Tell the Engine of a host, before it starts, that some settings of the kernel are read-only in a host that is a container itself."""
+    unit = "[Service]\nEnvironment=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1 container=docker\n"
+    place = "/etc/systemd/system/docker.service.d"
+    engine.docker("exec", "-i", container, "sh", "-c", f"mkdir -p {place} && cat > {place}/lab.conf && systemctl daemon-reload", text=unit)
 
 
 def hand_over(container: str, *names: str) -> None:
