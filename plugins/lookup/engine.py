@@ -50,20 +50,33 @@ from ansible_collections.anchorage.vps.plugins.module_utils import zipapp
 
 PACKAGE = "ansible_collections.anchorage.vps.plugins.module_utils"
 
+Stamps = t.Iterable[tuple[str, int, int]]
+
 
 def read_member(name: str) -> bytes:
     """Return the source of one of the engine's modules."""
     return importlib.resources.files(PACKAGE).joinpath(f"{name}.py").read_bytes()
 
 
+def stamps() -> list[tuple[str, int, int]]:
+    """Return name, time and size of each of the engine's modules: what has not changed gives the same archive."""
+    with os.scandir(os.path.dirname(zipapp.__file__)) as entries:
+        return sorted((entry.name, entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries if entry.name.endswith(".py"))
+
+
+def built_path(found: Stamps) -> str:
+    """Return where a run keeps the archive of these modules."""
+    return os.path.join(constants.DEFAULT_LOCAL_TMP, f"anchorage-{hashlib.sha256(repr(list(found)).encode()).hexdigest()[:16]}.pyz")
+
+
 class LookupModule(LookupBase):
-    """Builds the archive."""
+    """Builds the archive, once in a run: each host's worker and each task would do the same again."""
 
     def run(self, terms: list[str], variables: dict[str, t.Any] | None = None, **kwargs: t.Any) -> list[str]:
         """Return the archive's path."""
-        data = zipapp.build(read_member)
-        path = os.path.join(constants.DEFAULT_LOCAL_TMP, f"anchorage-{hashlib.sha256(data).hexdigest()[:16]}.pyz")
+        path = built_path(stamps())
         if not os.path.exists(path):
+            data = zipapp.build(read_member)
             os.makedirs(constants.DEFAULT_LOCAL_TMP, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=constants.DEFAULT_LOCAL_TMP)
             with os.fdopen(handle, "wb") as stream:

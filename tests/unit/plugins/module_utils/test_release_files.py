@@ -19,6 +19,7 @@ import tarfile
 import pytest
 import yaml
 
+from ansible_collections.anchorage.vps.plugins.lookup import engine as engine_lookup
 from ansible_collections.anchorage.vps.plugins.lookup.engine import PACKAGE, read_member
 from ansible_collections.anchorage.vps.plugins.module_utils import database, secret_store, source_tree, tree_build, zipapp
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
@@ -205,3 +206,17 @@ def test_the_migrations_of_a_source_are_read_where_it_lies(tmp_path, top):
     document = {"source": {"subdir": "apps/shop"}, "migrate": {"files": ["migrations/*"]}}
     assert source_tree.migrations(str(place), document) == {"migrations/1.sql": ["DROP TABLE a"]}
     assert source_tree.migrations(str(place), {**document, "source": {}}) == {"migrations/3.sql": ["DROP TABLE c"]}
+
+
+def test_the_command_is_built_once_in_a_run_and_anew_when_a_module_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_lookup.constants, "DEFAULT_LOCAL_TMP", str(tmp_path / "run"))
+    built = []
+    monkeypatch.setattr(engine_lookup.zipapp, "build", lambda read: built.append(1) or b"archive")
+    (first,) = engine_lookup.LookupModule().run([])
+    (second,) = engine_lookup.LookupModule().run([])
+    assert first == second and len(built) == 1 and pathlib.Path(first).read_bytes() == b"archive"
+    name, changed_at, size = engine_lookup.stamps()[0]
+    others = [(name, changed_at + 1, size), (name, changed_at, size + 1), (f"x{name}", changed_at, size)]
+    paths = {engine_lookup.built_path([stamp, *engine_lookup.stamps()[1:]]) for stamp in others}
+    assert len(paths) == 3 and first not in paths
+    assert {f"{name}.py" for name in zipapp.members(read_member)} <= {stamp[0] for stamp in engine_lookup.stamps()}, "whatever is in it is looked at"
