@@ -15,6 +15,9 @@ from .errors import AnchorageError
 from .postgresql_scram import matches
 from .world import World
 
+#: What provisioning left of PgBouncer, for health and for a promotion.
+POOL = "/etc/anchorage/pool.json"
+
 SUPERUSER = "postgres"
 SHORTEST_PASSWORD = 12
 CLOSED_DATABASES = ("postgres", "template1")
@@ -216,6 +219,7 @@ def inspect(world: World, *, version: str, cluster: str, databases: t.Sequence[D
     known = clusters(world)
     here = any(fact["name"] == f"{version}/{cluster}" for fact in known) and world.exists(f"/usr/lib/postgresql/{version}/bin/postgres")
     result: dict[str, t.Any] = {"installed": here, "clusters": known, "answering": False, "answer": "", "differences": {}, "pending_restart": [], "slots": []}
+    result["pooled"] = world.exists(POOL)
     if not here:
         result["answer"] = f"PostgreSQL {version} is not installed yet"
         return result

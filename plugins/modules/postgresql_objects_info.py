@@ -167,6 +167,11 @@ slots:
   type: list
   elements: str
   sample: [anchorage_db2]
+pooled:
+  description: Whether provisioning put PgBouncer before the cluster.
+  returned: success
+  type: bool
+  sample: false
 """
 
 from ansible.module_utils.basic import AnsibleModule
