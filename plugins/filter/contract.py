@@ -160,6 +160,7 @@ class FilterModule:
             views.pm2_users,
             views.postgresql_client_addresses,
             views.postgresql_databases,
+            views.postgresql_pool,
             views.postgresql_primary,
             views.postgresql_replicas,
             views.postgresql_replication_password,

@@ -40,6 +40,7 @@ BOUNDS = {
     "migrate.restore_point.keep": (1, 1000),
     "migrate.large_table_mb": (0, 1048576),
     "migrate.rehearsal.max_lock_seconds": (0, 3600),
+    "database.pool.size": (1, 10000),
     "redis.jobs.maxmemory_mb": (16, 1048576),
     "redis.cache.maxmemory_mb": (16, 1048576),
     "rate_limit.requests_per_second": (1, 100000),
@@ -526,6 +527,8 @@ class _App:
         for service, key in (("database", "DATABASE_URL"), ("redis", "REDIS_URL")):
             if app[service]["enabled"] or app[service]["url"]:
                 taken[key] = f"is set by the release; a managed one goes into {service}.url"
+        if app["database"]["read_url_env"]:
+            taken[app["database"]["read_url_env"]] = "is set by the release, since database.read_url_env names it"
         if reserved:
             taken.update(self.preset.get("reserved_env", {}))
         env = {}
@@ -705,7 +708,45 @@ class _App:
             "port": self._database_port(app) if local else None,
             "extensions": database["extensions"],
             "image": (database["image"] or POSTGRESQL_IMAGE) if local and app["runtime"] == COMPOSE else None,
+            "pool": self._pool(app, local),
+            "read_url_env": self._read_url_env(app, local),
         }
+
+    def _pool(self, app: Data, local: bool) -> Data | None:
+        """Return how the processes share connections to the database; None where each has its own."""
+        pool = app["database"]["pool"]
+        if not pool["enabled"]:
+            given = [key for key in look_up(self.given, "database.pool") or {} if key != "enabled"]
+            if given:
+                self.wrong("database.pool.enabled", f"is false although {given[0]} is given; set it to true")
+            return None
+        if app["runtime"] == COMPOSE:
+            self.wrong("database.pool", "is for PostgreSQL on a host; before one in a container stands the component pgbouncer, so write components.pgbouncer")
+        elif not local:
+            self.wrong(
+                "database.pool",
+                "is for a PostgreSQL of this inventory; what database.url names is managed, and PgBouncer cannot ask it for the logins: use the provider's pool"
+                if app["database"]["url"]
+                else "needs database.enabled",
+            )
+        self.wrong("database.pool.port", rules.port(pool["port"]))
+        return {key: pool[key] for key in ("mode", "size", "port", "prepared_statements")}
+
+    def _read_url_env(self, app: Data, local: bool) -> str | None:
+        name = app["database"]["read_url_env"]
+        if name is None:
+            return None
+        key = "database.read_url_env"
+        self.wrong(key, rules.env_key(name))
+        taken = {**rules.RESERVED_ENV, **dict.fromkeys(("DATABASE_URL", "REDIS_URL", "REDIS_CACHE_URL", *self.preset.get("aliases", {})), "is set already")}
+        if name in taken:
+            self.wrong(key, f"names {name}, which {taken[name]}")
+        if name in app["secrets"]["generate"]:
+            self.wrong(key, f"names {name}, which is one of secrets.generate")
+        if not local:
+            managed = "of a managed database only you know its replica: write that address into env under this name"
+            self.wrong(key, managed if app["database"]["url"] else "needs database.enabled")
+        return str(name)
 
     def _redis(self, app: Data, hosts: t.Sequence[str]) -> Data:
         redis = app["redis"]

@@ -80,6 +80,13 @@ def _check_ports(apps: dict[str, Data], places: Data, report: Report) -> None:
             told.add((holder, owner))
             report(key, f"port {port} on {host} is already taken by {holder}; pin one of the two to another port")
 
+    pools = {name: app["database"]["pool"]["port"] for name, app in apps.items() if app["database"]["pool"]}
+    for name, port in pools.items():
+        first = next(iter(pools))
+        if port != pools[first]:
+            report(f"apps.{name}.database.pool.port", f"is {port}, and that of apps.{first} {pools[first]}; one PgBouncer serves all apps of a database host")
+        for place in places["database"]:
+            claim(place["name"], port, "PgBouncer", f"apps.{name}.database.pool.port")
     for name, app in apps.items():
         redis, database = app["redis"], app["database"]
         if database["image"]:

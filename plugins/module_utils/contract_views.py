@@ -98,6 +98,8 @@ def base_firewall_allow(contract: Data, host: str, plain: t.Sequence[str] = ()) 
         allowed = sorted({*clients, *_others(contract, database_hosts(contract), host)})
         if _is_kept_on(contract, app, host) and allowed:
             rules.append(_allow(app["database"]["port"], allowed))
+            if app["database"]["pool"]:
+                rules.append(_allow(app["database"]["pool"]["port"], allowed))
         if _lives_on(app["redis"], host) and clients:
             for kind in ("jobs", "cache"):
                 if app["redis"][kind]:
@@ -247,6 +249,15 @@ def postgresql_replicas(contract: Data, host: str) -> list[Data]:
     """Return the replicas of a host that is the primary."""
     places = database_hosts(contract)
     return [{"name": name, "address": _address(contract, name)} for name in places[1:]] if host in places[:1] else []
+
+
+def postgresql_pool(contract: Data, host: str) -> Data:
+    """Return the port of PgBouncer on this host and the databases that are reached through it; nothing where there is none. A replica has the same."""
+    found = [(app["database"]["name"], app["database"]["pool"]) for app in _apps(contract) if app["database"]["pool"] and _is_kept_on(contract, app, host)]
+    if not found:
+        return {}
+    keys = ("mode", "size", "prepared_statements")
+    return {"port": found[0][1]["port"], "databases": [{"name": name, **{key: pool[key] for key in keys}} for name, pool in found]}
 
 
 def redis_instances(contract: Data, secrets: Data, host: str, plain: t.Sequence[str] = ()) -> list[Data]:
@@ -429,12 +440,14 @@ def certbot_certificates(contract: Data, host: str) -> list[Data]:
     return own + beside
 
 
-def release_documents(contract: Data, secrets: Data, host: str) -> list[Data]:
+def release_documents(contract: Data, secrets: Data, host: str, promoting: bool = False) -> list[Data]:
     """Return, for each app of this host, everything that the engine on the host needs. It holds secrets.
 
     Where apps are scaled, theirs say C(keep_source), and those of the others C(at_rest), since nothing is to be released of them.
+
+    :arg promoting: whether the primary changes just now. Then nothing is read from a replica: the one that comes is not there yet.
     """
-    found = [_document(contract, secrets, app, host) for app in _apps(contract) if host in app["hosts"]]
+    found = [_document(contract, secrets, app, host, promoting) for app in _apps(contract) if host in app["hosts"]]
     scaled = contract.get("scaled")
     return [{**document, ("keep_source" if document["name"] in scaled else "at_rest"): True} for document in found] if scaled else found
 
@@ -496,18 +509,41 @@ def upgrade_order(contract: Data) -> dict[str, list[str]]:
     return found
 
 
-def database_url(contract: Data, secrets: Data, app: Data, host: str) -> str | None:
-    """Return the address of an app's database as seen from one of its hosts, with every special character encoded."""
+def database_url(contract: Data, secrets: Data, app: Data, host: str, *, place: str = "", port: int = 0) -> str | None:
+    """Return the address of an app's database as seen from one of its hosts, with every special character encoded.
+
+    :arg place: another host of it than the primary.
+    :arg port: that of what stands before it.
+    """
     database = app["database"]
     if not database["enabled"]:
         return None
     if database["external"]:
         return str(database["url"])
     login = url_login(rotation.login(database["user"], _rotation(secrets, app)["login"]), secret(secrets, app, "database_password"))
-    here = database["host"] == host
+    place = place or database["host"]
+    here = place == host
     # Read alike by node-postgres and libpq: chain and address are verified, and no other authority is trusted.
     query = "" if here else f"?sslmode=verify-full&sslrootcert={AUTHORITY}"
-    return f"postgres://{login}@{_netloc(contract, database['host'], host)}:{database['port']}/{url_part(database['name'])}{query}"
+    return f"postgres://{login}@{_netloc(contract, place, host)}:{port or database['port']}/{url_part(database['name'])}{query}"
+
+
+def database_pool_url(contract: Data, secrets: Data, app: Data, host: str, *, place: str = "") -> str | None:
+    """Return the address at which the processes of an app find its database through PgBouncer; None where there is none."""
+    pool = app["database"]["pool"]
+    return database_url(contract, secrets, app, host, place=place, port=pool["port"]) if pool else None
+
+
+def database_read_url(contract: Data, secrets: Data, app: Data, host: str) -> str | None:
+    """Return the address of the replica that an app's processes on a host read from; None where they have the primary's for it.
+
+    A host that is a replica reads from itself; the others are spread.
+    """
+    replicas = database_hosts(contract)[1:] if app["database"]["read_url_env"] and not app["database"]["image"] else []
+    if not replicas:
+        return None
+    place = host if host in replicas else replicas[app["hosts"].index(host) % len(replicas)]
+    return database_pool_url(contract, secrets, app, host, place=place) or database_url(contract, secrets, app, host, place=place)
 
 
 def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "jobs") -> str | None:
@@ -523,7 +559,7 @@ def redis_url(contract: Data, secrets: Data, app: Data, host: str, kind: str = "
     return f"{scheme}://{login}@{_netloc(contract, redis['host'], host)}:{port}/0"
 
 
-def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
+def _document(contract: Data, secrets: Data, app: Data, host: str, promoting: bool) -> Data:
     document = copy.deepcopy(app)
     hidden = secrets_in(app["env"])
     given = {key: value for key, value in app["env"].items() if key in hidden}
@@ -537,6 +573,8 @@ def _document(contract: Data, secrets: Data, app: Data, host: str) -> Data:
             "secrets_env": {**{key: value for key, value in told_secrets.items() if key not in taken}, **given, **generated},
             "components": components.summary(app),
             "database_url": database_url(contract, secrets, app, host),
+            "database_pool_url": database_pool_url(contract, secrets, app, host),
+            "database_read_url": None if promoting else database_read_url(contract, secrets, app, host),
             "rehearsal_url": rehearsal_url(contract, secrets, app, host),
             "database_password": secret(secrets, app, "database_password") if _local(app["database"]) else None,
             "database_address": _seen_from(contract, app["database"]["host"], host) if _local(app["database"]) else None,
@@ -582,6 +620,7 @@ def rotation_former(contract: Data, secrets: Data, app: str, host: str) -> Data:
     urls: Data = {}
     if rotation.DATABASE in state["rotated"]:
         urls["database_url"] = database_url(contract, before, told, host)
+        urls["database_pool_url"] = database_pool_url(contract, before, told, host)
     if rotation.REDIS in state["rotated"]:
         urls.update({f"redis{kind}_url": redis_url(contract, before, told, host, of) for kind, of in (("", "jobs"), ("_cache", "cache"))})
     gone = {key: former["values"][key] for key in told["sessions"] if key in former["values"]}

@@ -102,7 +102,7 @@ def secrets_of(document: t.Mapping[str, t.Any]) -> set[str]:
     places = [document.get("env"), (document.get("build") or {}).get("env"), *(process.get("env") for process in document.get("processes") or [])]
     found |= {str(place[key]) for place in places for key in document.get("secret_keys") or [] if place and key in place}
     found |= {str(document[key]) for key in ("database_password", "admin_password") if document.get(key)}
-    for key in ("database_url", "redis_url", "redis_cache_url", "rehearsal_url"):
+    for key in ("database_url", "database_pool_url", "database_read_url", "redis_url", "redis_cache_url", "rehearsal_url"):
         password = _password(document.get(key))
         found |= {password} if password else set()
     # Earlier keys stand in one value, joined by commas.

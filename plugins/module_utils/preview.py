@@ -16,7 +16,7 @@ from . import forecast, hold, memory, migrations, processes, release_plan, resto
 from .app import App
 from .database import Database
 from .errors import AnchorageError
-from .release_plan import SERVICES, other_slot
+from .release_plan import other_slot, services
 
 #: Nothing to do; the first release; old and new release run side by side until the new one is confirmed.
 NOTHING, FIRST, NO_GAP, HELD = "nothing", "first", "no gap", "held"
@@ -79,7 +79,7 @@ def _environment(app: App) -> dict[str, list[str]]:
 
 def _variables(document: dict[str, t.Any]) -> dict[str, t.Any]:
     found = {**document["env"], **(document.get("secrets_env") or {})}
-    found.update({name: document[key] for name, key in SERVICES.items() if document.get(key)})
+    found.update(services(document, pooled=True))
     for process in document["processes"]:
         found.update({f"{process['name']}: {name}": value for name, value in (process.get("env") or {}).items()})
     return found

@@ -62,7 +62,9 @@ def build_inputs(document: dict[str, t.Any], source_id: str) -> dict[str, t.Any]
 
 def place_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
     """Return what differs from host to host: where the app listens, and where it finds its services."""
-    services = [urllib.parse.urlsplit(document.get(key) or "") for key in SERVICES.values()]
+    # The last two are among them only where there is one, so that the trees of all other apps keep their names.
+    keys = [*SERVICES.values(), *(key for key in ("database_pool_url", "database_read_url") if document.get(key))]
+    services = [urllib.parse.urlsplit(document.get(key) or "") for key in keys]
     return {"listen": document.get("listen_address") or "127.0.0.1", "services": [[parts.hostname, parts.query] for parts in services]}
 
 
@@ -92,6 +94,9 @@ def runtime_inputs(document: dict[str, t.Any]) -> dict[str, t.Any]:
         **({"pooled": document["pooled"]} if document.get("pooled") else {}),
         # A process reads whom it trusts when it starts.
         **({"trusted": document["trusted_file"]} if document.get("trusted_file") else {}),
+        **({"pool": portable(document["database_pool_url"])} if document.get("database_pool_url") else {}),
+        # Which host it leads to is a matter of the place.
+        **({"read": document["database"]["read_url_env"]} if read_variable(document) else {}),
     }
 
 
@@ -104,6 +109,26 @@ def release_id(document: dict[str, t.Any], source_id: str) -> str:
     return digest({"build": build_inputs(document, source_id), "runtime": runtime_inputs(document)})
 
 
+def read_variable(document: dict[str, t.Any]) -> str | None:
+    """Return the variable in which processes find where to read from; documents from before there was one say nothing."""
+    return (document.get("database") or {}).get("read_url_env")
+
+
+def services(document: dict[str, t.Any], *, pooled: bool = False) -> dict[str, str]:
+    """Return the addresses of an app's services by the variables that hand them to it.
+
+    :arg pooled: whether they are for its processes. A migration goes past what stands before the database, and reads nothing that may be behind.
+    """
+    found = {variable: document[key] for variable, key in SERVICES.items() if document.get(key)}
+    if "DATABASE_URL" in found:
+        if pooled and document.get("database_pool_url"):
+            found["DATABASE_URL"] = document["database_pool_url"]
+        reads = read_variable(document)
+        if reads:
+            found[reads] = (pooled and document.get("database_read_url")) or found["DATABASE_URL"]
+    return found
+
+
 def common_environment(document: dict[str, t.Any], *, pooled: bool = False) -> dict[str, str]:
     """Return the environment that all processes of an app share.
 
@@ -113,9 +138,8 @@ def common_environment(document: dict[str, t.Any], *, pooled: bool = False) -> d
         document = {**document, "inside": {**(document.get("inside") or {}), **document["pooled"]}}
     environment = dict(document["env"])
     environment.update(document.get("secrets_env") or {})
-    for key, source in SERVICES.items():
-        if document.get(source):
-            environment.setdefault(key, seen_from_inside(document, document[source]))
+    for key, url in services(document, pooled=pooled).items():
+        environment.setdefault(key, seen_from_inside(document, url))
     for key, source in (document.get("aliases") or {}).items():
         if source in environment:
             environment.setdefault(key, environment[source])

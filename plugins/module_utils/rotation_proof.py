@@ -19,8 +19,8 @@ from .world import Completed, World
 
 Data = dict[str, t.Any]
 
-#: How PostgreSQL turns a login away. Anything else (nothing listens, no such database) is no answer to the question.
-TURNED_AWAY = ("password authentication failed", "is not permitted to log in")
+#: How PostgreSQL turns a login away, and how PgBouncer does. Anything else (nothing listens, no such database) is no answer to the question.
+TURNED_AWAY = ("password authentication failed", "is not permitted to log in", "SASL authentication failed", "no such user")
 
 SECONDS = 10.0
 
@@ -94,7 +94,7 @@ def prove(world: World, document: Data, former: Data, live: str | None) -> list[
     """
     app, wrong, proven = document["name"], [], []
     for key, old in former["urls"].items():
-        ask = ask_database if key == "database_url" else ask_redis
+        ask = ask_database if key.startswith("database") else ask_redis
         present, before = ask(world, document[key]), ask(world, old)
         if present != "in":
             wrong.append(f"{key}: the new credential does not get in ({present})")

@@ -82,7 +82,7 @@ def test_a_role_input_is_named_like_its_filter():
 
 SAMPLE = resolved(
     {
-        "shop": changed(SHOP, redis={"cache": {}}),
+        "shop": changed(SHOP, redis={"cache": {}}, database={"pool": {"enabled": True}, "read_url_env": "DATABASE_READ_URL"}),
         "web": changed(WEB, tls={"mode": "files", "certificate": "c.pem", "key": "k.pem"}),
         "bot": BOT,
         "flock": changed(WEB, runtime="swarm", domain="flock.example.com", source={"path": "."}, image={"build_on": "controller"}),
@@ -110,7 +110,7 @@ def test_the_sample_gives_every_role_something_to_take():
 
 
 def project(variable, host):
-    arguments = {"secrets": {}, "host": host, "component_files": {}, "plain": ["shop-jobs"]}
+    arguments = {"secrets": {}, "host": host, "component_files": {}, "plain": ["shop-jobs"], "promoting": False}
     return FILTERS[variable](SAMPLE, *(arguments[key] for key in list(inspect.signature(FILTERS[variable]).parameters)[1:]))
 
 

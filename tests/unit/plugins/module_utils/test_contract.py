@@ -46,6 +46,7 @@ def docked(**image):
 
 
 MANAGED = f"postgres://u:{RANDOM}@db.example.com/shop"
+POOLED = {"enabled": True}
 
 
 def env(**values):
@@ -298,6 +299,30 @@ BAD = [
     ("extension", shop(database={"extensions": ["pg;drop"]}), "apps.shop.database.extensions[0]", "no name of a PostgreSQL extension"),
     ("database described but off", web(database={"name": "web"}), "apps.web.database.enabled", "set it to true"),
     ("Redis described but off", web(redis={"jobs": {"maxmemory_mb": 64}}), "apps.web.redis.enabled", "set it to true"),
+    ("pool before a managed database", shop(database={"url": MANAGED, "pool": POOLED}), "apps.shop.database.pool", "use the provider's pool"),
+    ("pool before a container", shop(runtime="compose", database={"pool": POOLED}), "apps.shop.database.pool", "write components.pgbouncer"),
+    ("pool without a database", web(database={"pool": POOLED}), "apps.web.database.pool", "needs database.enabled"),
+    ("pool described but off", shop(database={"pool": {"size": 5}}), "apps.shop.database.pool.enabled", "is false although size is given"),
+    ("pool on the port of Redis", shop(database={"pool": {**POOLED, "port": 6379}}), "apps.shop.database.pool.port", "belongs to Redis"),
+    ("pool on the port of a process", shop(database={"pool": {**POOLED, "port": 9001}}), "apps.shop.processes.worker.port", "already taken by PgBouncer"),
+    ("pool without connections", shop(database={"pool": {**POOLED, "size": 0}}), "apps.shop.database.pool.size", "between 1 and 10000"),
+    ("mode of a pool", shop(database={"pool": {**POOLED, "mode": "statement"}}), "apps.shop.database.pool.mode", "must be one of transaction, session"),
+    (
+        "two ports of one pool",
+        {
+            "shop": changed(SHOP, database={"pool": POOLED}),
+            "b2b": changed(SHOP, domain="b.example.com", database={"pool": {**POOLED, "port": 6433}}),
+        },
+        "apps.b2b.database.pool.port",
+        "is 6433, and that of apps.shop 6432",
+    ),
+    ("read address of a managed database", shop(database={"url": MANAGED, "read_url_env": "READ"}), "apps.shop.database.read_url_env", "into env under this"),
+    ("read address without a database", web(database={"read_url_env": "READ"}), "apps.web.database.read_url_env", "needs database.enabled"),
+    ("read address as no variable", shop(database={"read_url_env": "a-b"}), "apps.shop.database.read_url_env", "letters, digits and underscores"),
+    ("read address as DATABASE_URL", shop(database={"read_url_env": "DATABASE_URL"}), "apps.shop.database.read_url_env", "is set already"),
+    ("read address as PORT", shop(database={"read_url_env": "PORT"}), "apps.shop.database.read_url_env", "write `port` instead"),
+    ("read address as a secret", shop(database={"read_url_env": "JWT_SECRET"}), "apps.shop.database.read_url_env", "one of secrets.generate"),
+    ("variable of the read address", shop(database={"read_url_env": "READ"}, env={"READ": "x"}), "apps.shop.env.READ", "database.read_url_env names it"),
     ("migration without database", web(migrate={"command": ["node", "m.js"]}), "apps.web.migrate", "needs database.enabled"),
     # numbers
     ("build memory", shop(build={"memory_mb": 1024}), "apps.shop.build.memory_mb", "between 1536 and"),
@@ -579,6 +604,8 @@ def test_a_shop_of_four_lines_resolves_completely():
             "port": 5432,
             "extensions": [],
             "image": None,
+            "pool": None,
+            "read_url_env": None,
         },
         "redis": {
             "enabled": True,

@@ -188,6 +188,47 @@ class TestFleet:
         assert {"name": "postgresql.replication", "generate": {"password": 48}} in views.app_secrets(contract, "d1")
         assert views.app_secrets(contract, "d2") == []
 
+    def test_a_pool_stands_on_every_database_host_and_lets_in_whom_the_database_lets_in(self):
+        apps = {"shop": changed(SHOP, database__pool={"enabled": True, "size": 30}), "b2b": changed(SHOP, domain="b.example.com", hosts=["a1"])}
+        contract = resolved(apps, REPLICATED)
+        told = {"port": 6432, "databases": [{"name": "shop", "mode": "transaction", "size": 30, "prepared_statements": False}]}
+        assert [views.postgresql_pool(contract, host) for host in ("d1", "d2", "a1")] == [told, told, {}]
+        rules = {rule["port"]: rule["from"] for rule in views.base_firewall_allow(contract, "d2")}
+        assert rules[6432] == rules[5432] == ["192.0.2.11/32", "192.0.2.12/32", "192.0.2.21/32"]
+        assert 6432 not in [rule["port"] for rule in views.base_firewall_allow(resolved({"shop": SHOP}, REPLICATED), "d1")]
+
+    def test_processes_get_the_pool_s_address_and_everything_else_the_database_s(self):
+        document = only(views.release_documents(resolved({"shop": changed(SHOP, database__pool={"enabled": True})}, FLEET), SECRETS, "a1"))
+        assert document["database_pool_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:6432/shop?sslmode=no-verify"
+        assert document["database_url"] == document["database_pool_url"].replace(":6432/", ":5432/")
+        assert document["database_read_url"] is None
+        here = only(views.release_documents(resolved({"shop": changed(SHOP, database__pool={"enabled": True})}), SECRETS, "vps"))
+        assert here["database_pool_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@127.0.0.1:6432/shop"
+
+    def test_app_hosts_read_from_replicas_in_turn(self):
+        places = {**REPLICATED, "app": [*FLEET["app"], {"name": "a3", "address": "192.0.2.13"}]}
+        places["database"] = [*REPLICATED["database"], {"name": "a3", "address": "192.0.2.13"}]
+        contract = resolved({"shop": changed(SHOP, database__read_url_env="READ")}, places)
+        found = {host: only(views.release_documents(contract, SECRETS, host)) for host in ("a1", "a2", "a3")}
+        reads = {host: urlsplit(document["database_read_url"]) for host, document in found.items()}
+        assert [(reads[host].hostname, reads[host].port, reads[host].query) for host in reads] == [
+            ("192.0.2.22", 5432, "sslmode=no-verify"),
+            ("192.0.2.13", 5432, "sslmode=no-verify"),
+            ("127.0.0.1", 5432, ""),
+        ]
+        assert {urlsplit(document["database_url"]).hostname for document in found.values()} == {"192.0.2.21"}
+
+    def test_they_read_through_the_replica_s_pool_and_from_no_replica_in_a_promotion(self):
+        contract = resolved({"shop": changed(SHOP, database__read_url_env="READ", database__pool={"enabled": True})}, REPLICATED)
+        document = only(views.release_documents(contract, SECRETS, "a1"))
+        assert document["database_read_url"] == document["database_pool_url"].replace("192.0.2.21", "192.0.2.22")
+        assert only(views.release_documents(contract, SECRETS, "a1", True))["database_read_url"] is None
+
+    def test_nobody_who_did_not_ask_reads_from_a_replica(self):
+        assert only(views.release_documents(resolved({"shop": SHOP}, REPLICATED), SECRETS, "a1"))["database_read_url"] is None
+        inside = resolved({"shop": changed(SHOP, runtime="compose", hosts=["a1"], database__read_url_env="READ")}, {**REPLICATED, "proxy": FLEET["app"][:1]})
+        assert only(views.release_documents(inside, SECRETS, "a1"))["database_read_url"] is None
+
     def test_a_database_elsewhere_or_in_a_container_has_no_replica(self):
         elsewhere = resolved({"shop": changed(SHOP, database={"url": "postgres://u:kQ7rT2vX9mB4nC6p@db.example.com/shop"})}, REPLICATED)
         inside = resolved({"shop": changed(SHOP, runtime="compose", hosts=["a1"])}, {**REPLICATED, "proxy": FLEET["app"][:1]})

@@ -90,4 +90,6 @@ def test_an_app_s_secrets_are_what_was_generated_given_and_what_stands_in_its_ur
     keys = {"rotating": {"KEY": "KEY_OLD"}, "secrets_env": {"KEY": "key-number-3", "KEY_OLD": "key-number-2,key-number-1"}}
     assert {"key-number-1", "key-number-2", "key-number-3"} <= secrets_of(keys), "earlier keys, each by itself"
     assert secrets_of({"database_url": "postgres://[broken"}) == set()
+    for key in ("database_pool_url", "database_read_url"):
+        assert secrets_of({key: "postgres://shop:pass%2Fword@db:6432/shop"}) == {"pass/word"}
     assert secrets_of({"database_url": "postgres://db/shop?user=a&password=qu%2Fery"}) == {"qu/ery"}

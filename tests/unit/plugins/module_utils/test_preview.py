@@ -55,6 +55,14 @@ def test_names_of_variables_are_told_and_no_value(host):
     assert PASSWORD not in said and "j" * 32 not in said and "old" not in said
 
 
+def test_another_way_to_the_database_is_told(host):
+    app, _world = host()
+    app.document["database_pool_url"] = f"postgres://shop:{PASSWORD}@127.0.0.1:6432/shop"
+    app.document["database"] = {**(app.document.get("database") or {}), "read_url_env": "DATABASE_READ_URL"}
+    said = text(app, {})
+    assert "+DATABASE_READ_URL" in said and "~DATABASE_URL" in said and PASSWORD not in said
+
+
 def test_code_slot_class_and_watch_are_told(host):
     app, _world = host()
     said = text(app, {})

@@ -83,6 +83,51 @@ def test_what_differs_between_hosts_or_only_concerns_the_deploy_does_not(parts):
     assert plan.release_id(changed(**parts), "abc") == plan.release_id(DOCUMENT, "abc")
 
 
+POOL = "postgres://shop:pw@10.0.0.5:6432/shop?sslmode=no-verify"
+READ = "postgres://shop:pw@10.0.0.6:6432/shop?sslmode=no-verify"
+READS = {"database": {"read_url_env": "DATABASE_READ_URL"}}
+
+
+class TestWaysToTheDatabase:
+    def server(self, **parts):
+        document = changed(**parts)
+        return plan.process_environment(document, plan.instances(document, "blue", public=True)[0], "r1")
+
+    def test_processes_go_through_the_pool_and_a_migration_past_it(self):
+        document = changed(database_pool_url=POOL, aliases={"DATABASE_URI": "DATABASE_URL"})
+        assert self.server(database_pool_url=POOL, aliases=document["aliases"])["DATABASE_URI"] == POOL
+        assert plan.common_environment(document)["DATABASE_URL"] == DOCUMENT["database_url"]
+        assert plan.common_environment(document)["DATABASE_URI"] == DOCUMENT["database_url"]
+
+    def test_processes_read_from_the_replica_and_a_migration_from_the_primary(self):
+        document = changed(database_pool_url=POOL, database_read_url=READ, **READS)
+        found = self.server(database_pool_url=POOL, database_read_url=READ, **READS)
+        assert (found["DATABASE_URL"], found["DATABASE_READ_URL"]) == (POOL, READ)
+        assert plan.common_environment(document)["DATABASE_READ_URL"] == DOCUMENT["database_url"]
+
+    def test_without_a_replica_it_is_the_address_of_the_primary(self):
+        assert self.server(**READS)["DATABASE_READ_URL"] == DOCUMENT["database_url"]
+        assert self.server(**READS, database_pool_url=POOL)["DATABASE_READ_URL"] == POOL
+        assert self.server(database_read_url=READ).keys() == self.server().keys()
+
+    def test_in_a_container_it_is_what_the_container_reaches(self):
+        found = self.server(**READS, inside={"127.0.0.1:5432": "postgres:5432"})
+        assert found["DATABASE_READ_URL"] == found["DATABASE_URL"] == "postgres://shop:pw@postgres:5432/shop?sslmode=disable"
+
+    def test_a_pool_and_the_variable_make_another_release_and_the_replica_another_tree(self):
+        pooled = changed(database_pool_url=POOL, database_read_url=READ, **READS)
+        assert plan.release_id(changed(database_pool_url=POOL), "abc") not in (plan.release_id(DOCUMENT, "abc"), plan.release_id(pooled, "abc"))
+        for other in ({"database_read_url": None}, {"database_read_url": READ.replace("0.6", "0.7")}, {"database_pool_url": POOL.replace("0.5", "0.8")}):
+            assert plan.release_id({**pooled, **other}, "abc") == plan.release_id(pooled, "abc")
+            assert plan.tree_id({**pooled, **other}, "abc", "20") != plan.tree_id(pooled, "abc", "20")
+        assert plan.release_id({**pooled, "database_pool_url": POOL.replace("6432", "6433")}, "abc") != plan.release_id(pooled, "abc")
+
+    def test_without_them_everything_has_the_name_it_had(self):
+        without = changed(database={"pool": None, "read_url_env": None}, database_pool_url=None, database_read_url=None)
+        assert plan.release_id(without, "abc") == plan.release_id(DOCUMENT, "abc")
+        assert plan.tree_id(without, "abc", "20") == plan.tree_id(DOCUMENT, "abc", "20")
+
+
 def test_where_an_image_is_built_is_no_part_of_its_release():
     image = {"base": "node:22", "dockerfile": None, "build_args": {}, "directory": "/app", "read_only": True}
     before = changed(runtime="compose", image=image)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -233,6 +234,14 @@ def test_what_is_to_be_refused_is_told_when_nobody_uses_it_any_more():
     }
     assert found["environment"] == {"JWT_SECRET": "j1", "COOKIE_SECRET": "c1"}, "an earlier encryption key is kept, and none of these"
     assert found["keys"] == ["JWT_SECRET", "COOKIE_SECRET", "ENCRYPTION_KEY_CURRENT", "ENCRYPTION_KEY_OLD"]
+
+
+def test_what_goes_through_a_pool_is_to_be_refused_there_too():
+    contract = copy.deepcopy(CONTRACT)
+    contract["apps"]["shop"]["database"]["pool"] = {"mode": "session", "size": 5, "port": 6432, "prepared_statements": False}
+    retired = on(on(begun("database"), "use"), "retire")
+    found = views.rotation_former(contract, {"shop": rotation.in_force(KEPT, retired)}, "shop", "vps")
+    assert found["urls"] == {f"database{way}_url": f"postgres://shop:d1@127.0.0.1:{port}/shop" for way, port in (("", 5432), ("_pool", 6432))}
 
 
 @pytest.mark.parametrize("user", ["shop", "s" * 63, "s" * 62])

@@ -59,6 +59,14 @@ def test_the_new_login_gets_in_and_the_old_one_is_refused(says):
     assert proven(Server({"shop-b"}, says)) == ["shop: proven: database_url: the new credential gets in, the old one is refused"]
 
 
+@pytest.mark.parametrize("says", ["FATAL:  no such user", "FATAL:  SASL authentication failed"])
+def test_the_way_of_the_processes_is_proven_too(says):
+    document = {**DOCUMENT, "database_pool_url": f"postgres://shop-b:{NEW}@127.0.0.1:6432/shop"}
+    former = {**FORMER, "urls": {"database_pool_url": f"postgres://shop:{OLD}@127.0.0.1:6432/shop"}}
+    found = rotation_proof.prove(Server({"shop-b"}, says), document, former, "r2")
+    assert found == ["shop: proven: database_pool_url: the new credential gets in, the old one is refused"]
+
+
 def test_nothing_is_proven_where_it_cannot_be_asked():
     assert "the new credential does not get in (psql: error: connection refused)" in wrong(Server(set(), "psql: error: connection refused"))
     assert "is not known (psql: error: connection refused)" in wrong(Server({"shop-b"}, "psql: error: connection refused"))
