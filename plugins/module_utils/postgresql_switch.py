@@ -17,10 +17,15 @@ from .encoders import sql_literal
 from .errors import AnchorageError
 from .layout import AUTHORITY
 from .local_cluster import LocalCluster
+from .postgresql_pool import UNIT as POOL_UNIT
+from .postgresql_pool import settings as pool_settings
 from .postgresql_replication import CLUSTER, FORWARD, PREFIX, RECORD, ROLE, STANDBY, ask, bytes_of, cluster_of, control, look
 from .world import World, fsync_directory
 
 Data = dict[str, t.Any]
+
+#: The same before PgBouncer, where there is one.
+POOL_FORWARD = f"{FORWARD}-pool"
 
 #: Who comes to the primary while it is stopped waits: the kernel of the client asks again after one second, three and seven.
 TABLE = "inet anchorage_promotion"
@@ -58,13 +63,13 @@ RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
 """
 
 
-def hold_rules(port: int, peers: t.Iterable[str]) -> str:
+def hold_rules(ports: t.Sequence[int], peers: t.Iterable[str]) -> str:
     """Return the rules that let nobody new come to the database, except its other hosts. They are gone after a restart."""
     names = {"ip": [peer for peer in peers if ":" not in peer], "ip6": [peer for peer in peers if ":" in peer]}
     accept = "".join(f"        {family} saddr {{ {', '.join(members)} }} accept\n" for family, members in names.items() if members)
     return (
         f"table {TABLE}\ndelete table {TABLE}\n\ntable {TABLE} {{\n    chain input {{\n        type filter hook input priority filter - 10; policy accept;\n"
-        f"{accept}        tcp dport {port} ct state new drop\n    }}\n}}\n"
+        f"{accept}        tcp dport {{ {', '.join(map(str, ports))} }} ct state new drop\n    }}\n}}\n"
     )
 
 
@@ -106,7 +111,10 @@ class Switch:
                 self._record(to)
             self._start_conf("manual")
             self._signal(True)
-            self._nft(hold_rules(self.cluster.port, peers))
+            self._nft(hold_rules([port for _name, port in self._fronts()], peers))
+            # It lets transactions end that are under way, and does not come back at the next boot, since its port is taken then.
+            if self._pool_port():
+                self._systemctl("disable", "--now", POOL_UNIT)
             self._systemctl("stop", self.cluster.unit, seconds=STOP)
         found = control(self.cluster)
         if found["was"] != SHUT:
@@ -123,6 +131,8 @@ class Switch:
         self._start_conf("auto")
         self._systemctl("start", self.cluster.unit, seconds=STOP)
         self._until(lambda: look(self.world)["running"], CONNECT, "the primary to answer again")
+        if self._pool_port():
+            self._systemctl("enable", "--now", POOL_UNIT)
         self._let_in()
         self.world.remove(RECORD)
         return {"changed": True}
@@ -157,22 +167,25 @@ class Switch:
     def forward(self, *, address: str, port: int) -> Data:
         """Hand on to the new primary who still comes to this host, at this boot and at the next."""
         target = f"[{address}]" if ":" in address else address
-        files = {
-            f"{UNITS}/{FORWARD}.socket": SOCKET.format(port=self.cluster.port),
-            f"{UNITS}/{FORWARD}.service": SERVICE.format(name=FORWARD, proxy=PROXY, target=target, port=port),
-        }
-        changed = any(self.world.read(path) != text.encode() for path, text in files.items()) or not self._active(f"{FORWARD}.socket")
+        files: dict[str, str] = {}
+        for name, here in self._fronts():
+            files[f"{UNITS}/{name}.socket"] = SOCKET.format(port=here)
+            # PgBouncer has the same port on all hosts of a database.
+            files[f"{UNITS}/{name}.service"] = SERVICE.format(name=name, proxy=PROXY, target=target, port=port if name == FORWARD else here)
+        sockets = [f"{name}.socket" for name, _port in self._fronts()]
+        changed = any(self.world.read(path) != text.encode() for path, text in files.items()) or not all(map(self._active, sockets))
         if changed:
             for path, text in files.items():
                 self.world.write_atomic(path, text.encode(), mode=0o644)
             self._systemctl("daemon-reload")
-            self._systemctl("enable", "--now", f"{FORWARD}.socket")
+            self._systemctl("enable", "--now", *sockets)
         self._let_in()
         return {"changed": changed}
 
     def release(self) -> Data:
-        """End that this host hands on, and let it be a replica. PostgreSQL starts with the settings that provisioning gives it."""
-        known = [name for name in (f"{FORWARD}.socket", f"{FORWARD}.service") if self.world.exists(f"{UNITS}/{name}")]
+        """End that this host hands on, and let it be a replica. PostgreSQL and PgBouncer start with the settings that provisioning gives them."""
+        units = [f"{name}.{kind}" for name in (FORWARD, POOL_FORWARD) for kind in ("socket", "service")]
+        known = [name for name in units if self.world.exists(f"{UNITS}/{name}")]
         if known:
             self._systemctl("disable", "--now", *known)
             for name in known:
@@ -252,6 +265,14 @@ class Switch:
         return left
 
     # ---- small things --------------------------------------------------------------------------------------------------
+
+    def _pool_port(self) -> int:
+        return int(pool_settings(self.world).get("port") or 0)
+
+    def _fronts(self) -> list[tuple[str, int]]:
+        """Return where clients come to on this host, by the name of what hands them on."""
+        pool = self._pool_port()
+        return [(FORWARD, self.cluster.port), *([(POOL_FORWARD, pool)] if pool else [])]
 
     def _sql(self, sql: str, what: str, *, timeout: float = 30) -> str:
         done = ask(self.cluster, sql, timeout=timeout)

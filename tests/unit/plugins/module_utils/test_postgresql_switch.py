@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.module_utils import postgresql_replication, postgresql_switch
+from ansible_collections.anchorage.vps.plugins.module_utils import postgresql_objects, postgresql_replication, postgresql_switch
 from ansible_collections.anchorage.vps.plugins.module_utils.errors import AnchorageError
 from ansible_collections.anchorage.vps.plugins.module_utils.postgresql_switch import Switch
 from ansible_collections.anchorage.vps.plugins.module_utils.world import Completed
@@ -149,8 +149,12 @@ class TestFence:
         assert SIGNAL not in world.files and RECORD not in world.files and "auto" in world.files[START]
 
     def test_database_hosts_are_let_in_while_others_wait(self):
-        rules = postgresql_switch.hold_rules(5432, ["10.0.0.22", "fd00::22"])
-        assert rules.index("ip saddr { 10.0.0.22 } accept") < rules.index("ip6 saddr { fd00::22 } accept") < rules.index("tcp dport 5432 ct state new drop")
+        rules = postgresql_switch.hold_rules([5432, 6432], ["10.0.0.22", "fd00::22"])
+        assert (
+            rules.index("ip saddr { 10.0.0.22 } accept")
+            < rules.index("ip6 saddr { fd00::22 } accept")
+            < rules.index("tcp dport { 5432, 6432 } ct state new drop")
+        )
 
 
 class TestPromote:
@@ -187,6 +191,56 @@ class TestForward:
         assert SOCKET not in world.files and RECORD not in world.files and "auto" in world.files[START]
         assert SIGNAL in world.files, "whoever starts it gets a replica"
         assert not Switch.here(world).release()["changed"]
+
+
+POOL_SOCKET = SOCKET.replace(".socket", "-pool.socket")
+
+
+class TestPool:
+    """A cluster that PgBouncer stands before."""
+
+    def host(self):
+        world = DatabaseHost()
+        world.files[postgresql_objects.POOL] = '{"port": 6432}'
+        return world
+
+    def test_it_is_stopped_before_its_server_while_nobody_new_comes(self):
+        world = self.host()
+        Switch.here(world).fence(to="db2", peers=[])
+        assert world.events[-3:] == ["hold", "disable pgbouncer", "stop postgresql@17-main"]
+        assert "tcp dport { 5432, 6432 }" in next(call["input"] for call in world.ran if call["argv"][0].endswith("nft"))
+
+    def test_both_ports_are_handed_on_to_the_same_ports(self):
+        world = self.host()
+        Switch.here(world).fence(to="db2", peers=[])
+        Switch.here(world).forward(address="10.0.0.22", port=5432)
+        for socket, port in ((SOCKET, 5432), (POOL_SOCKET, 6432)):
+            assert f"ListenStream={port}\n" in world.files[socket]
+            service = world.files[socket.replace(".socket", ".service")]
+            assert f"10.0.0.22:{port}\n" in service and f"Requires={socket.rpartition('/')[2]}\n" in service
+        enabled = [call["argv"][3:] for call in world.ran if call["argv"][1:3] == ["enable", "--now"]]
+        assert enabled == [[SOCKET.rpartition("/")[2], POOL_SOCKET.rpartition("/")[2]]]
+        assert not Switch.here(world).forward(address="10.0.0.22", port=5432)["changed"]
+
+    def test_nothing_is_left_when_it_ends(self):
+        world = self.host()
+        Switch.here(world).fence(to="db2", peers=[])
+        Switch.here(world).forward(address="10.0.0.22", port=5432)
+        assert Switch.here(world).release()["changed"]
+        assert not [name for name in world.files if "forward" in name]
+
+    def test_it_comes_back_when_the_promotion_is_called_off(self):
+        world = self.host()
+        Switch.here(world).fence(to="db2", peers=[])
+        Switch.here(world).unfence()
+        assert world.events[-4:] == ["start postgresql@17-main", "enable pgbouncer", "let in", "remove promotion.json"]
+
+    def test_without_one_nothing_of_it_is_touched(self):
+        world = DatabaseHost()
+        Switch.here(world).fence(to="db2", peers=[])
+        Switch.here(world).forward(address="10.0.0.22", port=5432)
+        Switch.here(world).unfence()
+        assert POOL_SOCKET not in world.files and not [event for event in world.events if "pgbouncer" in event]
 
 
 FOLLOW = {"address": "10.0.0.21", "port": 5432, "slot": "anchorage_db2", "passfile": f"{CONF}/pgpass", "name": "db2"}
