@@ -26,6 +26,8 @@ from . import (
     host_manifest,
     host_probe,
     pm2,
+    postgresql_objects,
+    postgresql_pool,
     postgresql_probe,
     postgresql_replication,
     redis_probe,
@@ -38,7 +40,7 @@ from . import (
 from .app import App
 from .compose_runtime import Compose
 from .errors import AnchorageError
-from .health import FAIL, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
+from .health import FAIL, IGNORE, OK, WARN, Check, Verdict, Watch, joined, judge, verdict
 from .http_probe import Expectation, Identity, Target, bracketed
 from .http_probe import check as ask_http
 from .layout import AUTHORITY
@@ -96,6 +98,9 @@ def _parts_of_app(app: App) -> list[Part]:
         found.append(Part(f"{app.name} services", "processes", lambda seconds: _ask_services(app, document, seconds)))
     if document.get("database_url"):
         found.append(Part(f"{app.name} database", "database", lambda seconds: _ask_database(app, document, seconds)))
+    for key, name, writes in (("database_pool_url", "pool", True), ("database_read_url", "database to read from", False)):
+        if document.get(key):
+            found.append(Part(f"{app.name} {name}", "database", _way(app, document[key], writes=writes)))
     for key, purpose in (("redis_url", "jobs"), ("redis_cache_url", "cache")):
         if document.get(key):
             found.append(Part(f"{app.name} Redis ({purpose})", "redis", _redis(app, document, key, purpose)))
@@ -221,6 +226,20 @@ def _ask_database(app: App, document: Data, seconds: float) -> Verdict:
     )
     login = postgresql_probe.parse_url(document["database_url"])
     return postgresql_probe.check(login, wanted, world=app.world, deadline_seconds=seconds)
+
+
+def _way(app: App, url: str, *, writes: bool) -> t.Callable[[float], Verdict]:
+    """Return the question whether a way of the processes to their data is open. What is to be said of the server is said of the database itself."""
+    wanted = postgresql_probe.Expectation(
+        write_probe=writes,
+        connections_warn_percent=1000,
+        connections_fail_percent=1000,
+        max_lock_wait_seconds=None,
+        pending_restart=IGNORE,
+        archiving=IGNORE,
+        invalid_indexes=IGNORE,
+    )
+    return lambda seconds: postgresql_probe.check(postgresql_probe.parse_url(url), wanted, world=app.world, deadline_seconds=seconds)
 
 
 def _redis(app: App, document: Data, key: str, purpose: str) -> t.Callable[[float], Verdict]:
@@ -424,6 +443,8 @@ def parts(
             add("replication", "database", lambda: [_replication(world)])
         if world.exists(AUTHORITY):
             add("TLS between hosts", "tls", lambda: [Part("TLS between hosts", "tls", lambda seconds: fleet_tls.check(world, deadline_seconds=seconds))])
+        if world.exists(postgresql_objects.POOL):
+            add("pool", "database", lambda: [Part("pool", "database", lambda seconds: postgresql_pool.check(world, deadline_seconds=seconds))])
         if backup_probe.exists(world):
             add("backup", "backup", lambda: [Part("backup", "backup", lambda _seconds: backup_probe.check(world))])
         add("host files", "drift", lambda: [Part("host files", "drift", lambda _seconds: _files(world))])

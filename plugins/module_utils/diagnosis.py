@@ -165,6 +165,10 @@ def _mend_database(app: App | None, part: Data, name: str, cause: str, _evidence
     local = app is not None and app.document.get("database_address") == LOOPBACK
     if app and (app.document.get("database") or {}).get("image") and name == "connect":
         return _mend_containers(app, {"name": f"{app.name} services"}, name, cause)
+    if part["name"] == "pool" or (app and part["name"] == f"{app.name} pool"):
+        return _mend_pool(part, name)
+    if app and part["name"] == f"{app.name} database to read from":
+        return "anchorage health on the replica; if it stays away: out of group database with it, and deploy.yml"
     if name == "connect" and local:
         if "nothing listens" in cause:
             return "systemctl restart 'postgresql@*'; journalctl -u 'postgresql@*' -n 50"
@@ -187,6 +191,21 @@ def _mend_database(app: App | None, part: Data, name: str, cause: str, _evidence
     if name in ("locks", "transactions"):
         return "SELECT pg_terminate_backend(pid) of the one that blocks (it stands below, under sessions)"
     return "journalctl -u 'postgresql@*' -n 50"
+
+
+def _mend_pool(part: Data, name: str) -> str:
+    if part["app"]:
+        return "anchorage health on the hosts of the database, which asks PgBouncer itself"
+    if name == "promotion":
+        return "promote.yml, on the controller: it goes on where it was cut off"
+    if name.startswith("open:"):
+        console = "runuser -u postgres -- psql -h /var/run/postgresql -p 6432 -U pgbouncer pgbouncer"
+        return f"{console} -c 'RESUME {name.partition(':')[2]}', with the port of /etc/anchorage/pool.json; or provision.yml, on the controller"
+    if name.startswith("waiting:"):
+        return "SELECT pid, state, xact_start, query FROM pg_stat_activity ORDER BY xact_start; then shorter transactions, or a larger database.pool.size"
+    if name == "clients":
+        return "smaller pools in the apps, or a larger postgresql_pool.max_clients"
+    return "systemctl restart pgbouncer; journalctl -u pgbouncer -n 50"
 
 
 def _mend_redis(app: App | None, part: Data, name: str, cause: str, _evidence: Data) -> str:

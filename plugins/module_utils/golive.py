@@ -31,9 +31,9 @@ Data = dict[str, t.Any]
 #: What is shorter may stand in code by chance.
 LONG_SECRET = 8
 
-SERVICES = ("nftables.service", "nginx.service", "postgresql.service", "postgresql@*.service", "redis-server@*.service", "pm2-*.service",
-            "docker.service", "anchorage-recover.service", "anchorage-health.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "certbot.timer",
-            "ssh.service", "systemd-timesyncd.service")  # fmt: skip
+SERVICES = ("nftables.service", "nginx.service", "postgresql.service", "postgresql@*.service", "pgbouncer.service", "redis-server@*.service",
+            "pm2-*.service", "docker.service", "anchorage-recover.service", "anchorage-health.timer", "apt-daily.timer", "apt-daily-upgrade.timer",
+            "certbot.timer", "ssh.service", "systemd-timesyncd.service")  # fmt: skip
 
 #: Where what must not be lost lies on a host that has any.
 DATABASES = ("/var/lib/postgresql", "/etc/anchorage/compose")

@@ -207,7 +207,7 @@ def sections(text: str) -> dict[str, list[str]]:
 
 # What PostgreSQL says, in words that lead to the repair. The first that matches wins.
 REASONS = (
-    (r"password authentication failed|SCRAM|no password supplied", "the password is refused", "the role's password and the application's"),
+    (r"password authentication failed|SCRAM|SASL|no such user|no password supplied", "the password is refused", "the role's password and the application's"),
     (r"too many (clients|connections)|remaining connection slots", "all connections are taken", "pg_stat_activity and the pools' sizes"),
     (r"starting up|shutting down|in recovery mode", "the server starts, stops or recovers", "the server's log"),
     (r"no pg_hba\.conf entry", "pg_hba.conf lets nobody in from here with that role", "pg_hba.conf of the server"),

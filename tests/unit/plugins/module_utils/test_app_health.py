@@ -19,6 +19,7 @@ from ansible_collections.anchorage.vps.plugins.module_utils import (
     host_manifest,
     host_probe,
     pm2,
+    postgresql_objects,
     postgresql_probe,
     postgresql_replication,
     redis_probe,
@@ -127,6 +128,24 @@ def test_what_cannot_be_read_is_told_whatever_is_asked(shop, monkeypatch):
     monkeypatch.setattr(app_health, "App", App)
     world.files[app_health.SETTINGS] = "{"
     assert names(parts(["blog"], world, kinds=["tls"], host=False)) == [("settings", "host"), ("blog", "release")]
+
+
+def test_the_ways_of_the_processes_to_their_data_are_asked_after(shop, asked):
+    pool, read = "postgres://shop:pw@10.0.0.5:6432/shop", "postgres://shop:pw@10.0.0.6:6432/shop"
+    app, _world = shop(database_url="postgres://shop:pw@10.0.0.5:5432/shop", database_pool_url=pool, database_read_url=read)
+    found = {part.name: part for part in parts_of_app(app) if part.kind == "database"}
+    assert list(found) == ["shop database", "shop pool", "shop database to read from"]
+    for part in found.values():
+        part.ask(1.0)
+    logins = [(target.host, target.port, wanted.write_probe) for kind, target, wanted in asked if kind == "pg"]
+    assert logins == [("10.0.0.5", 5432, True), ("10.0.0.5", 6432, True), ("10.0.0.6", 6432, False)]
+
+
+def test_a_pool_is_asked_after_where_provisioning_made_one(shop):
+    _app, world = shop()
+    assert ("pool", "database") not in names(parts([], world))
+    world.files[postgresql_objects.POOL] = "{}"
+    assert ("pool", "database") in names(parts([], world, kinds=["database"]))
 
 
 def test_a_database_host_is_asked_how_it_stands_to_the_others_with_the_host_itself(shop):

@@ -67,6 +67,21 @@ def test_a_replication_is_mended_where_it_broke():
 
 
 @pytest.mark.parametrize(
+    ("check", "command"),
+    [
+        ("connect", "systemctl restart pgbouncer"),
+        ("open:shop", "RESUME shop"),
+        ("waiting:shop", "database.pool.size"),
+        ("clients", "max_clients"),
+        ("promotion", "promote.yml"),
+    ],
+)
+def test_a_pool_is_mended_where_it_broke(check, command):
+    found = part("database", "pool", (check, "x"))
+    assert command in first({**found, "app": ""}).command
+
+
+@pytest.mark.parametrize(
     ("parts", "check"),
     [
         ((NO_SITE, NO_ANSWER, NO_PM2, NO_DATABASE, FULL), "disk:/"),
@@ -122,6 +137,8 @@ def test_every_kind_of_question_has_its_place():
         (part("database", "shop database", ("connect", "all connections are taken")), "pg_terminate_backend"),
         (part("database", "shop database", ("write", "it cannot be written to: read-only transaction")), "RESET default_transaction_read_only"),
         (part("database", "shop database", ("locks", "the longest of 2 waits")), "pg_terminate_backend"),
+        (part("database", "shop pool", ("connect", "nothing listens there")), "anchorage health on the hosts of the database"),
+        (part("database", "shop database to read from", ("connect", "nothing listens there")), "out of group database"),
         (NO_REDIS, "systemctl restart redis-server@shop-jobs"),
         (part("redis", "shop Redis (cache)", ("connect", "refused the connection")), "redis-server@shop-cache"),
         (part("redis", "shop Redis (jobs)", ("policy", "allkeys-lru")), "provision.yml"),

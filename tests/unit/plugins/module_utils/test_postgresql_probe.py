@@ -128,6 +128,8 @@ def test_a_session_that_breaks_after_the_facts_is_unhealthy():
 
 REASONS = [
     ('FATAL:  password authentication failed for user "shop"', "the password is refused"),
+    ("FATAL:  SASL authentication failed", "the password is refused"),
+    ("FATAL:  no such user", "the password is refused"),
     ("fe_sendauth: no password supplied", "the password is refused"),
     ("FATAL:  sorry, too many clients already", "all connections are taken"),
     ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute", "all connections are taken"),
