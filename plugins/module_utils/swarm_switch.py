@@ -197,7 +197,8 @@ class Update:
             for name, service in self.runtime.look().items():
                 ended = service.ended(self.release)
                 if len(ended) > before.get(name, 0):
-                    raise AnchorageError(f"{name} of release {self.release} ended in its soak on {ended[0].node}: {ended[0].error or swarm.UNSAID}.", what="soak")
+                    cause = ended[0].error or swarm.UNSAID
+                    raise AnchorageError(f"{name} of release {self.release} ended in its soak on {ended[0].node}: {cause}.", what="soak")
                 process = next((process for process in wanted if process["name"] == name and process["public"]), None)
                 if process and proof(process).get("path"):
                     for task in service.running(self.release):

@@ -25,6 +25,8 @@ SECRETS = {
         "COOKIE_SECRET": "c" * 128,
     }
 }
+#: How other hosts come to PostgreSQL.
+VERIFIED = "sslmode=verify-full&sslrootcert=/etc/anchorage/tls/ca.pem"
 ALONE = resolved({"shop": SHOP})
 SPREAD = resolved({"shop": SHOP}, FLEET)
 MIXED = resolved({"shop": SHOP}, {**FLEET, "proxy": FLEET["app"]})
@@ -199,7 +201,7 @@ class TestFleet:
 
     def test_processes_get_the_pool_s_address_and_everything_else_the_database_s(self):
         document = only(views.release_documents(resolved({"shop": changed(SHOP, database__pool={"enabled": True})}, FLEET), SECRETS, "a1"))
-        assert document["database_pool_url"] == "postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:6432/shop?sslmode=no-verify"
+        assert document["database_pool_url"] == f"postgres://shop:d%2Fb%3Ap%40ss%231@192.0.2.21:6432/shop?{VERIFIED}"
         assert document["database_url"] == document["database_pool_url"].replace(":6432/", ":5432/")
         assert document["database_read_url"] is None
         here = only(views.release_documents(resolved({"shop": changed(SHOP, database__pool={"enabled": True})}), SECRETS, "vps"))
@@ -212,8 +214,8 @@ class TestFleet:
         found = {host: only(views.release_documents(contract, SECRETS, host)) for host in ("a1", "a2", "a3")}
         reads = {host: urlsplit(document["database_read_url"]) for host, document in found.items()}
         assert [(reads[host].hostname, reads[host].port, reads[host].query) for host in reads] == [
-            ("192.0.2.22", 5432, "sslmode=no-verify"),
-            ("192.0.2.13", 5432, "sslmode=no-verify"),
+            ("192.0.2.22", 5432, VERIFIED),
+            ("192.0.2.13", 5432, VERIFIED),
             ("127.0.0.1", 5432, ""),
         ]
         assert {urlsplit(document["database_url"]).hostname for document in found.values()} == {"192.0.2.21"}
