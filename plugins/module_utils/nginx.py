@@ -31,6 +31,9 @@ HEADER_VALUE = re.compile(r"""[ -~]*""")
 #: (the kernel tries again after 1, 3 and 7 s); a host elsewhere may be gone, and another one is to be asked then.
 CONNECT_SECONDS, CONNECT_SECONDS_AWAY = 8, 3
 
+#: The same for servers that come and go by themselves: each host is named with several ports, so one that is gone may be met several times by one request.
+CONNECT_SECONDS_AGAIN = 2
+
 #: Servers that a request is offered to at most. Of more than these all are asked: while there are to be more, those that are new do not listen yet.
 TRIES = 3
 
@@ -114,8 +117,10 @@ def is_local(value: str) -> bool:
     return ipaddress.ip_address(value.strip("[]")).is_loopback
 
 
-def servers(key: str, wanted: t.Sequence[t.Mapping[str, t.Any]]) -> list[Data]:
+def servers(key: str, wanted: t.Sequence[t.Mapping[str, t.Any]], *, again: bool = False) -> list[Data]:
     """Return the servers of one slot.
+
+    :arg again: whether those that were put aside are asked where all are, so that they may be left out for longer.
 
     A local process that restarts must be asked again at once, so it is never put aside; a remote host that
     does not answer is left out for some seconds, because each try of it costs a connection timeout.
@@ -125,19 +130,23 @@ def servers(key: str, wanted: t.Sequence[t.Mapping[str, t.Any]]) -> list[Data]:
         here = f"{key}[{index}]"
         host = address(f"{here}.address", server.get("address"))
         port = whole_number(f"{here}.port", server.get("port"), 1, 65535)
-        failures = "max_fails=0" if is_local(host) else "max_fails=1 fail_timeout=5s"
+        failures = "max_fails=0" if is_local(host) else f"max_fails=1 fail_timeout={10 if again else 5}s"
         result.append({"address": host, "port": port, "failures": failures})
     return result
 
 
-def slots(key: str, name: str, wanted: t.Mapping[str, t.Any]) -> list[Data]:
+def slots(key: str, name: str, wanted: t.Mapping[str, t.Any], *, again: bool = False) -> list[Data]:
     """Return the named upstreams of a site, the one that serves without a flag file first."""
     unknown = sorted(set(wanted) - {"blue", "green"})
     if unknown:
         refuse(f"{key}.{unknown[0]}", "is unknown; the slots are blue and green")
     if wanted.get("green") and not wanted.get("blue"):
         refuse(f"{key}.blue", "must not be empty where green has servers")
-    return [{"slot": slot, "upstream": f"{name}_{slot}", "servers": servers(f"{key}.{slot}", wanted[slot])} for slot in ("blue", "green") if wanted.get(slot)]
+    return [
+        {"slot": slot, "upstream": f"{name}_{slot}", "servers": servers(f"{key}.{slot}", wanted[slot], again=again)}
+        for slot in ("blue", "green")
+        if wanted.get(slot)
+    ]
 
 
 def listen(key: str, wanted: t.Mapping[str, t.Any] | None) -> Data:
@@ -224,7 +233,7 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
     if not full.get("domains"):
         refuse(f"{key}.domains", "must name at least one domain")
     domains = [matched(f"{key}.domains[{index}]", domain, DOMAIN, "must be a lower-case domain name") for index, domain in enumerate(full["domains"])]
-    upstreams = slots(f"{key}.upstreams", name, full["upstreams"])
+    upstreams = slots(f"{key}.upstreams", name, full["upstreams"], again=bool(full["again"]))
     if bool(full["root"]) == bool(upstreams):
         refuse(key, "needs either upstreams (a proxied site) or root (a static site), and not both")
     if full["slot_directory"]:
@@ -261,12 +270,18 @@ def resolve_site(site: t.Mapping[str, t.Any], key: str) -> Data:
         "hops": bool(full["hops"]),
         "again": bool(full["again"]),
         "tries": max([TRIES, *(len(slot["servers"]) * (2 if full["again"] else 1) for slot in upstreams)]),
-        "connect_seconds": CONNECT_SECONDS if all(is_local(server["address"]) for slot in upstreams for server in slot["servers"]) else CONNECT_SECONDS_AWAY,
+        "connect_seconds": _connect_seconds(upstreams, again=bool(full["again"])),
         "root": full["root"] or "",
         "spa": bool(full["spa"]),
         "immutable_paths": paths(f"{key}.immutable_paths", full["immutable_paths"]),
         "headers": full["headers"],
     }
+
+
+def _connect_seconds(upstreams: t.Sequence[Data], *, again: bool) -> int:
+    if all(is_local(server["address"]) for slot in upstreams for server in slot["servers"]):
+        return CONNECT_SECONDS
+    return CONNECT_SECONDS_AGAIN if again else CONNECT_SECONDS_AWAY
 
 
 def merge_headers(site: Data, common: t.Mapping[str, t.Any]) -> Data:

@@ -187,6 +187,15 @@ def test_a_site_for_other_proxies_listens_for_them_only() -> None:
     assert model([site(tls={"mode": "off"}, listen={"address": "fd00::2", "port": 9019})])["sites"][0]["listen"]["place"] == "[fd00::2]:9019"
 
 
+def test_servers_that_come_and_go_are_left_out_for_longer_and_asked_again() -> None:
+    places = [{"address": f"10.0.0.{node}", "port": port} for port in (9000, 9001) for node in (2, 3)]
+    (one, other) = (model([site(again=again, slot_directory=None, upstreams={"blue": places})])["sites"][0] for again in (True, False))
+    assert {server["failures"] for server in one["slots"][0]["servers"]} == {"max_fails=1 fail_timeout=10s"}
+    assert {server["failures"] for server in other["slots"][0]["servers"]} == {"max_fails=1 fail_timeout=5s"}
+    assert (one["again"], one["tries"], one["connect_seconds"]) == (True, 8, 2)
+    assert (other["again"], other["tries"], other["connect_seconds"]) == (False, 4, 3)
+
+
 def test_what_visitors_reach_and_its_edge_may_have_one_domain() -> None:
     edge = site(tls={"mode": "off"}, listen={"address": "10.0.0.2", "port": 9019})
     resolved = model([site(name="shop-public", hops=True, upstreams={"blue": [{"address": "10.0.0.2", "port": 9019}]}), edge])
