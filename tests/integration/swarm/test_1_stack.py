@@ -110,6 +110,8 @@ def test_a_node_is_drained_and_its_tasks_move(swarm):
 
 
 def test_a_node_loses_its_power_and_its_tasks_move(swarm):
+    # What is live is what the contract asks for, so that the last run has no release to make.
+    swarm.deploy()
     live = settled(swarm)
     busy = {node for node, _release in swarm.tasks()["alpha-server"]}
     leaving = next(host for host in swarm.nodes if host.name in busy and host is not swarm.lead)
