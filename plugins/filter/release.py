@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import typing as t
 
+from ansible_collections.anchorage.vps.plugins.module_utils import swarm
 from ansible_collections.anchorage.vps.plugins.module_utils.layout import DOCUMENTS, SECRETS, STATE, Layout
-from ansible_collections.anchorage.vps.plugins.module_utils.runtime import PM2, name_of
+from ansible_collections.anchorage.vps.plugins.module_utils.runtime import PM2, SWARM, name_of
 
 Data = dict[str, t.Any]
 
@@ -26,7 +27,16 @@ def release_directories(documents: list[Data]) -> list[Data]:
         found += [{"path": layout.home, **owned}, {"path": layout.shared, "owner": document["user"], **owned}]
         found += [{"path": f"{layout.home}/{name}", "mode": "0755"} for name in ("builds", "deps", "releases", "work")]
         found += [{"path": layout.incoming, "mode": "0700"}, {"path": layout.logs, "mode": "0700"}]
-    return found
+    swarmed = [document["name"] for document in documents if name_of(document) == SWARM]
+    if swarmed:
+        found += [{"path": path, "mode": "0755"} for path in ("/usr/local/lib/anchorage", swarm.LEAVING)]
+    # Whatever user a task has on this node, it may leave a file there, and list none.
+    return found + [{"path": f"{swarm.LEAVING}/{name}", "mode": "1733"} for name in swarmed]
+
+
+def release_leaving(documents: list[Data]) -> list[str]:
+    """Return the files by which tasks of a Swarm say on their node that they are about to leave, by app and port."""
+    return [f"{document['name']}/{port}" for document in documents if name_of(document) == SWARM for port in swarm.leaving_ports(document)]
 
 
 def release_accounts(documents: list[Data]) -> Data:
@@ -79,4 +89,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, t.Callable[..., t.Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (release_accounts, release_directories, release_sources, deploy_results)}
+        return {function.__name__: function for function in (release_accounts, release_directories, release_leaving, release_sources, deploy_results)}

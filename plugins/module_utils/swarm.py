@@ -34,6 +34,38 @@ FORMAT = "3.12"
 SECRETS_FILE = "anchorage.env"
 TAKE = f'. /run/secrets/{SECRETS_FILE} && exec "$@"'
 
+#: Where on a node a task says that it is about to leave: the number of its port, in the directory of its app. The node then refuses whoever is new there,
+#: and takes the file away.
+LEAVING = "/run/anchorage-leaving"
+
+#: Seconds that a task waits for that at most, and those in which who came before is taken in by the process.
+HEARD, STRAGGLERS = 5, 1
+
+#: The same for a process that visitors come to. Node closes what it has accepted and not read yet when it stops to listen, and a proxy cannot send a POST
+#: again that it has sent; so nobody new may come before the process is told. As long as it lives, the shell waits for it and ends with its code.
+LEAVE = f"""\
+. /run/secrets/{SECRETS_FILE} || exit 1
+"$@" &
+child=$!
+leave() {{
+    if : > "{LEAVING}/$PORT"; then
+        tries={HEARD * 10}
+        while [ -e "{LEAVING}/$PORT" ] && [ "$tries" -gt 0 ]; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
+        sleep {STRAGGLERS}
+    fi
+    kill -TERM "$child"
+}}
+trap leave TERM INT
+while :; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || exit "$code"
+done
+"""
+
 #: What of an environment everybody may see who may ask the Engine. All else is a secret of the Swarm's.
 PLAIN = ("ANCHORAGE_PROCESS", "ANCHORAGE_RELEASE", "RELEASE_ID", "HOST", "PORT", "LANG", "HOME")
 
@@ -122,6 +154,7 @@ def _service(document: Data, process: Data, release: str, slot: str, image: str,
     task = instance(document, process, slot)
     environ = compose_project.environment(document, task, release)
     labels = {APP: document["name"], RELEASE: release, SLOT: slot}
+    leaves = bool(process["public"] and task.port is not None)
     found: Data = {
         "image": image,
         "user": user,
@@ -129,13 +162,13 @@ def _service(document: Data, process: Data, release: str, slot: str, image: str,
         "working_dir": document["image"]["directory"],
         "read_only": document["image"]["read_only"],
         "cap_drop": ["ALL"],
-        "volumes": [{"type": "tmpfs", "target": "/tmp"}, *_mounts(document)],
+        "volumes": [{"type": "tmpfs", "target": "/tmp"}, *_mounts(document), *([_leaving(document)] if leaves else [])],
         "labels": labels,
-        "entrypoint": [compose_text(word) for word in ["/bin/sh", "-c", TAKE, "sh", *process_command(task, environ)]],
+        "entrypoint": [compose_text(word) for word in ["/bin/sh", "-c", LEAVE if leaves else TAKE, "sh", *process_command(task, environ)]],
         "command": [],
         "environment": {key: compose_text(value) for key, value in environ.items() if key in PLAIN},
         "networks": {"default": {"aliases": [process["name"]]}},
-        "stop_grace_period": f"{max(1, math.ceil(process['stop_seconds']))}s",
+        "stop_grace_period": f"{max(1, math.ceil(process['stop_seconds'])) + (HEARD + STRAGGLERS if leaves else 0)}s",
         "secrets": [{"source": process["name"], "target": SECRETS_FILE, "uid": uid, "gid": gid, "mode": 0o400}],
         "deploy": _deploy(document, process, labels),
     }
@@ -174,6 +207,15 @@ def _mounts(document: Data) -> list[Data]:
     found: list[Data] = [{"type": "bind", "source": f"{shared}/{name}", "target": f"{document['image']['directory']}/{name}"} for name in document["shared"]]
     found += [{"type": "bind", "source": place, "target": target, "read_only": True} for place, target in compose_project.authorities(document).items()]
     return found
+
+
+def _leaving(document: Data) -> Data:
+    return {"type": "bind", "source": f"{LEAVING}/{document['name']}", "target": LEAVING}
+
+
+def leaving_ports(document: Data) -> list[int]:
+    """Return the ports at which tasks of an app say that they leave: those of its public process, in either slot."""
+    return sorted({port for process in document["processes"] if process["public"] for ports in (process.get("slots") or {}).values() for port in ports})
 
 
 def patience(process: Data) -> float:

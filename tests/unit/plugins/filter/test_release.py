@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.anchorage.vps.plugins.filter.release import release_directories, release_sources
+from ansible_collections.anchorage.vps.plugins.filter.release import release_directories, release_leaving, release_sources
 
 SHOP = {
     "name": "shop",
@@ -24,6 +24,21 @@ def test_directories_come_before_what_lies_in_them_and_each_once():
     for index, path in enumerate(paths):
         parent = path.rpartition("/")[0]
         assert parent not in paths or paths.index(parent) < index
+
+
+def test_tasks_of_a_swarm_may_say_that_they_leave_and_others_have_no_place_for_it():
+    server = {"name": "server", "public": True, "slots": {"blue": [9000], "green": [9002]}}
+    worker = {"name": "worker", "public": False, "slots": {"blue": [9001], "green": [9003]}}
+    flock = {**BLOG, "name": "flock", "home": "/srv/flock", "runtime": "swarm", "processes": [server, worker]}
+    other = {**flock, "name": "other", "home": "/srv/other", "processes": [worker]}
+    modes = {entry["path"]: entry["mode"] for entry in release_directories([SHOP, flock, other])}
+    assert {path: mode for path, mode in modes.items() if path.startswith("/run/")} == {
+        "/run/anchorage-leaving": "0755",
+        "/run/anchorage-leaving/flock": "1733",
+        "/run/anchorage-leaving/other": "1733",
+    }
+    assert len(modes) == len(release_directories([SHOP, flock, other]))
+    assert release_leaving([SHOP, flock, other]) == ["flock/9000", "flock/9002"]
 
 
 def test_what_may_hold_a_secret_is_closed():

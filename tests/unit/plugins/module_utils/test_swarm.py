@@ -9,6 +9,8 @@ import copy
 import json
 import shlex
 import subprocess
+import sys
+import time
 
 import pytest
 
@@ -163,7 +165,7 @@ def test_what_is_written_on_one_node_keeps_the_app_there(document):
 
 def test_a_task_trusts_the_fleets_authority_where_its_database_is_on_another_host(document):
     service = stack(document)["services"]["web"]
-    binds = {volume["target"]: volume["source"] for volume in service["volumes"] if volume["type"] == "bind" and volume["read_only"]}
+    binds = {volume["target"]: volume["source"] for volume in service["volumes"] if volume["type"] == "bind" and volume.get("read_only")}
     assert binds == {EXTRA_CA: TRUSTED, AUTHORITY: AUTHORITY} and f"sslrootcert={AUTHORITY}" in document["database_url"]
     assert f"NODE_EXTRA_CA_CERTS={EXTRA_CA}" in swarm.environment_file(document, process(document, "web"), "r1")
     plain = {key: value for key, value in document.items() if key != "trusted_file"}
@@ -192,9 +194,62 @@ def test_a_process_gets_its_environment_as_it_was_given(document, tmp_path):
 
 
 def test_the_command_is_run_by_the_shell_that_took_the_environment(document):
-    words = stack(document)["services"]["web"]["entrypoint"]
-    assert words[:2] == ["/bin/sh", "-c"] and words[2] == '. /run/secrets/anchorage.env && exec "$$@"'
-    assert words[3:] == ["sh", "node", "web.js", "--port=9001"] and stack(document)["services"]["web"]["command"] == []
+    web, worker = (stack(document)["services"][name] for name in ("web", "worker"))
+    assert worker["entrypoint"] == ["/bin/sh", "-c", '. /run/secrets/anchorage.env && exec "$$@"', "sh", "node", "worker.js"]
+    assert web["entrypoint"][:2] == ["/bin/sh", "-c"] and web["entrypoint"][2] == swarm.LEAVE.replace("$", "$$")
+    assert web["entrypoint"][3:] == ["sh", "node", "web.js", "--port=9001"] and web["command"] == worker["command"] == []
+
+
+def test_only_what_visitors_come_to_says_that_it_leaves_and_has_the_time_for_it(document):
+    web, worker = (stack(document)["services"][name] for name in ("web", "worker"))
+    places = [[volume["source"] for volume in service["volumes"] if volume.get("target") == swarm.LEAVING] for service in (web, worker)]
+    assert places == [["/run/anchorage-leaving/web"], []]
+    stops = [process(document, name)["stop_seconds"] for name in ("web", "worker")]
+    assert [web["stop_grace_period"], worker["stop_grace_period"]] == [f"{stops[0] + swarm.HEARD + swarm.STRAGGLERS}s", f"{stops[1]}s"]
+
+
+CHILD = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_a: sys.exit(7)); print('up', flush=True); time.sleep({seconds}); sys.exit(3)"
+
+
+def supervised(tmp_path, *, seconds):
+    """Start a process as a task does; the node is a thread."""
+    (tmp_path / "leaving").mkdir()
+    (tmp_path / "env").write_text("")
+    script = swarm.LEAVE.replace(f"/run/secrets/{swarm.SECRETS_FILE}", str(tmp_path / "env")).replace(swarm.LEAVING, str(tmp_path / "leaving"))
+    script = script.replace(f"sleep {swarm.STRAGGLERS}\n", "sleep 0.3\n")
+    argv = ["/bin/sh", "-c", script, "sh", sys.executable, "-c", CHILD.format(seconds=seconds)]
+    task = subprocess.Popen(argv, env={"PORT": "9000", "PATH": "/usr/bin:/bin"}, stdout=subprocess.PIPE, text=True)
+    assert task.stdout.readline() == "up\n"
+    return task, tmp_path / "leaving" / "9000"
+
+
+def test_a_task_ends_with_the_code_of_its_process(tmp_path):
+    task, _file = supervised(tmp_path, seconds=0.2)
+    assert task.wait(10) == 3
+
+
+def test_a_task_says_that_it_leaves_and_waits_until_it_was_heard(tmp_path):
+    task, file = supervised(tmp_path, seconds=60)
+    task.terminate()
+    began = time.monotonic()
+    while not file.exists():
+        assert time.monotonic() - began < 5
+        time.sleep(0.01)
+    time.sleep(0.5)
+    assert task.poll() is None, "nobody has heard it yet"
+    file.unlink()
+    assert task.wait(5) == 7, "the process itself is told, and says how it ended"
+
+
+def test_a_task_that_nobody_hears_leaves_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(swarm, "LEAVE", swarm.LEAVE.replace(f"tries={swarm.HEARD * 10}", "tries=3"))
+    task, file = supervised(tmp_path, seconds=60)
+    task.terminate()
+    assert task.wait(10) == 7 and file.exists()
+
+
+def test_without_its_environment_nothing_is_started():
+    assert subprocess.run(["/bin/sh", "-c", swarm.LEAVE, "sh", "true"], capture_output=True, check=False).returncode != 0
 
 
 def test_another_environment_is_another_secret_and_the_same_one_is_the_same(document):
