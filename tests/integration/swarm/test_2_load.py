@@ -19,6 +19,9 @@ pytestmark = pytest.mark.fault
 
 RELEASES = 3
 
+#: What is written in this run; hosts that were kept have more.
+RUN = f"load-{time.time_ns()}"
+
 
 class Customer(threading.Thread):
     """Asks one thing again and again.
@@ -40,7 +43,7 @@ class Customer(threading.Thread):
         """Ask until it is enough."""
         connection = None
         while not self.stop.is_set():
-            name = f"load-{next(self.numbers)}-{time.time_ns()}" if self.method == "POST" else None
+            name = f"{RUN}-{next(self.numbers)}" if self.method == "POST" else None
             try:
                 connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
                 connection.request(self.method, self.path, name, {"Host": "alpha.localhost"})
@@ -82,7 +85,7 @@ def test_releases_under_load(swarm, record_property):
     failed = [line for customer in customers for line in customer.failed]
     answers = sum((customer.answers for customer in customers), collections.Counter())
     written = [name for customer in customers for name in customer.written]
-    known = int(swarm.database.sql("SELECT count(*) FROM stub_items WHERE name LIKE 'load-%'"))
+    known = int(swarm.database.sql(f"SELECT count(*) FROM stub_items WHERE name LIKE '{RUN}-%'"))
     record_property("requests", sum(answers.values()) + len(failed))
     record_property("failed", len(failed))
     record_property("written", len(written))
