@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import typing as t
 
-from . import components, contract_together, swarm
+from . import components, contract_together
 from . import contract_rules as rules
 from .contract_spec import fill, look_up, merge, plain, sound
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT, endpoint
@@ -319,13 +319,12 @@ class _App:
         if (app["source"] or {}).get("image") is None and app["image"]["build_on"] != CONTROLLER:
             rule = "must be controller, so that every node has the same image; or bring one that your CI has built, by source.image"
             self.wrong("image.build_on", f"{rule} (runtime {SWARM})")
+        pinned = bool(app["shared"])
         for name, process in app["processes"].items():
-            if process["public"] and process["instances"] > len(hosts):
-                rule = f"must not be more than the {len(hosts)} hosts of the app, since its port is to be had once on each"
-                self.wrong(f"processes.{name}.instances", f"{rule} (runtime {SWARM})")
-        first = [place["name"] for place in self.places["app"]][: swarm.MANAGERS]
-        if hosts and hosts[0] not in first:
-            self.wrong("hosts", f"must hold one of the first {len(first)} of group app ({', '.join(first)}), which manage the Swarm")
+            if process["public"] and process["instances"] > (1 if pinned else len(hosts)):
+                why = "1 where the app has shared directories, which lie on one host; set shared: [] and keep files in an object store"
+                rule = why if pinned else f"the {len(hosts)} hosts of the app, since its port is to be had once on each"
+                self.wrong(f"processes.{name}.instances", f"must not be more than {rule} (runtime {SWARM})")
         for service, group in (("database", "database"), ("redis", "cache")):
             place = next((place["name"] for place in self.places[group]), None)
             if app[service]["enabled"] and not app[service]["url"] and place in hosts:

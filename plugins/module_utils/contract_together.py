@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import typing as t
 
-from . import components, edges
+from . import components, edges, swarm
 from . import contract_rules as rules
+from .runtime import SWARM
 
 Data = dict[str, t.Any]
 Report = t.Callable[[str, str], None]
@@ -56,6 +57,23 @@ def check(apps: dict[str, Data], places: Data, report: Report) -> None:
     if domains and not places["proxy"]:
         report("topology.proxy", "holds no host, but there are domains to serve; put one into group proxy of the inventory")
     _check_ports(apps, places, report)
+    _check_managers(apps, places, report)
+
+
+def swarm_nodes(apps: t.Mapping[str, Data], places: Data) -> list[str]:
+    """Return the hosts of all apps on the Swarm, in the order of group app."""
+    swarmed = [app for app in apps.values() if app["runtime"] == SWARM]
+    return [place["name"] for place in places["app"] if any(place["name"] in app["hosts"] for app in swarmed)]
+
+
+def _check_managers(apps: dict[str, Data], places: Data, report: Report) -> None:
+    """Report each app whose first host, which tells the Swarm what to run, does not manage it."""
+    managing = swarm.managers(swarm_nodes(apps, places))
+    for name, app in apps.items():
+        if app["runtime"] == SWARM and app["hosts"] and app["hosts"][0] not in managing:
+            report(
+                f"apps.{name}.hosts", f"must begin with a host that manages the Swarm ({', '.join(managing)}): put one of them into it, or first into group app"
+            )
 
 
 def endpoint(url: str, port: int) -> tuple[t.Any, ...]:

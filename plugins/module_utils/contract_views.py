@@ -12,6 +12,7 @@ from . import components, edges, rotation, swarm
 from .compose_project import base_name
 from .contract_rules import secrets_in
 from .contract_together import POSTGRESQL_PORT, REDIS_PORT
+from .contract_together import swarm_nodes as swarm_names
 from .encoders import url_login, url_part
 from .layout import AUTHORITY, TLS, TRUSTED
 from .runtime import COMPOSE, CONTAINED, PM2, SWARM
@@ -120,7 +121,7 @@ def swarm_nodes(contract: Data) -> list[Data]:
     :returns: C(name), C(address), C(manager) and C(labels) of each.
     """
     apps = [app for app in _apps(contract) if app["runtime"] == SWARM]
-    names = [name for name in _names(contract, "app") if any(name in app["hosts"] for app in apps)]
+    names = swarm_names(contract["apps"], contract["topology"])
     leading = swarm.managers(names)
     found = []
     for name in names:

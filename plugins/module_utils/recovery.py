@@ -40,6 +40,10 @@ def at_boot(app: App, log: Log) -> bool:
     switch = app.journal.switch
     Hold(app, log).clear()
     Slots(app, log).settle_files()
+    if switch is not None and name_of(app.document) == SWARM:
+        # What it runs the Swarm has kept meanwhile, and is asked for once the Engine is there.
+        app.journal.unsettle()
+        return False
     if switch is not None:
         log.say(f"{app.name}: release {switch['release']} was not confirmed before the host went down; {switch['from_release'] or 'nothing'} is live")
         app.journal.end_switch("went back")

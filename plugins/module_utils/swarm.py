@@ -48,7 +48,8 @@ LEAVE = f"""\
 "$@" &
 child=$!
 leave() {{
-    if : > "{LEAVING}/$PORT"; then
+    # In a shell of its own: one that cannot open a file for a builtin of its kind ends.
+    if (: > "{LEAVING}/$PORT") 2>/dev/null; then
         tries={HEARD * 10}
         while [ -e "{LEAVING}/$PORT" ] && [ "$tries" -gt 0 ]; do
             sleep 0.1
@@ -58,7 +59,7 @@ leave() {{
     fi
     kill -TERM "$child"
 }}
-trap leave TERM INT
+trap leave TERM INT QUIT HUP
 while :; do
     wait "$child"
     code=$?
@@ -68,6 +69,9 @@ done
 
 #: What of an environment everybody may see who may ask the Engine. All else is a secret of the Swarm's.
 PLAIN = ("ANCHORAGE_PROCESS", "ANCHORAGE_RELEASE", "RELEASE_ID", "HOST", "PORT", "LANG", "HOME")
+
+#: Label of a service with the name of the host that has told the Swarm of it.
+LEAD = "vps.anchorage.lead"
 
 #: Seconds that a new task is watched by the Swarm before the next one is replaced.
 MONITOR = 5
@@ -170,7 +174,7 @@ def _service(document: Data, process: Data, release: str, slot: str, image: str,
         "networks": {"default": {"aliases": [process["name"]]}},
         "stop_grace_period": f"{max(1, math.ceil(process['stop_seconds'])) + (HEARD + STRAGGLERS if leaves else 0)}s",
         "secrets": [{"source": process["name"], "target": SECRETS_FILE, "uid": uid, "gid": gid, "mode": 0o400}],
-        "deploy": _deploy(document, process, labels),
+        "deploy": _deploy(document, process, {**labels, LEAD: document["host"]}),
     }
     if task.port is not None and process["public"]:
         found["ports"] = [{"target": task.port, "published": task.port, "protocol": "tcp", "mode": "host"}]
@@ -250,7 +254,7 @@ class Task(t.NamedTuple):
 class Service(t.NamedTuple):
     """One service as the Swarm tells of it.
 
-    C(update) is the state of its last update, empty where there was none since it was last changed.
+    C(update) is the state of its last update, empty where there was none since it was last changed. C(lead) is the host that has told the Swarm of it.
     """
 
     process: str
@@ -260,6 +264,7 @@ class Service(t.NamedTuple):
     update: str
     said: str
     tasks: tuple[Task, ...]
+    lead: str = ""
 
     def running(self, release: str) -> list[Task]:
         """Return the tasks of a release that run."""

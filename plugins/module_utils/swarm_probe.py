@@ -25,7 +25,7 @@ def ask(app: App, document: Data, live: str) -> list[Check]:
     checks = [judge("node", state == "active", evidence={"state": state, "manager": bool(told.get("ControlAvailable"))}, cause=cause, advice="provision.yml")]
     if state != "active":
         return checks
-    checks += [_judge_container(container, live) for container in runtime.here()]
+    checks += [_judge_container(container, live, leads=runtime.leads) for container in runtime.here()]
     if not runtime.leads:
         return checks
     try:
@@ -34,10 +34,12 @@ def ask(app: App, document: Data, live: str) -> list[Check]:
         return [*checks, Check("manager", FAIL, {}, error.message, "docker node ls; most of the managers must be there")]
 
 
-def _judge_container(container: Data, live: str) -> Check:
+def _judge_container(container: Data, live: str, *, leads: bool) -> Check:
     name = container["name"]
     if container["release"] != live:
-        return judge("task", False, evidence=container, cause=f"{name} is of release {container['release']}, and {live} is live", advice="deploy.yml")
+        # While a release comes, the other nodes have its tasks before it is live; that something is wrong says the host that leads.
+        cause = f"{name} is of release {container['release']}, and {live} is live"
+        return judge("task", False, evidence=container, cause=cause, advice="deploy.yml", severity=FAIL if leads else WARN)
     good = container["alive"] and container["health"] in (None, "healthy", "starting")
     cause = f"{name} is {container['health'] if container['alive'] else 'not running'}"
     return judge("task", good, evidence=container, cause=cause, advice=f"docker logs --tail 50 {name}")

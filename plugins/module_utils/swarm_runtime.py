@@ -163,8 +163,11 @@ class Swarm(Compose):
 
     def restart(self, wanted: t.Sequence[Instance], release: str) -> None:
         """Let the Swarm replace all tasks, one by one."""
-        for service in self.look().values():
-            self.docker("service", "update", "--quiet", "--force", "--detach", swarm.service_name(self.app.name, service.process), timeout=300)
+        public = [process["name"] for process in self.app.document["processes"] if process["public"]]
+        for name in self.look():
+            # The port of an old task is the new one's, too; the next release starts first again.
+            order = ["--update-order=stop-first"] if name in public else []
+            self.docker("service", "update", "--quiet", "--force", "--detach", *order, swarm.service_name(self.app.name, name), timeout=300)
 
     def keep_for_boot(self, release: str, slot: str) -> None:
         """The Swarm itself keeps what is to run."""
@@ -226,7 +229,9 @@ def _service(told: Data, tasks: tuple[swarm.Task, ...]) -> swarm.Service:
     labels = spec["Labels"]
     process = spec["Name"][len(labels[APP]) + 1 :]
     replicas = (spec["Mode"].get("Replicated") or {}).get("Replicas", 0)
-    return swarm.Service(process, labels.get(RELEASE, ""), labels.get(SLOT, ""), replicas, update.get("State", ""), update.get("Message", ""), tasks)
+    return swarm.Service(
+        process, labels.get(RELEASE, ""), labels.get(SLOT, ""), replicas, update.get("State", ""), update.get("Message", ""), tasks, labels.get(swarm.LEAD, "")
+    )
 
 
 def _task(told: Data, nodes: t.Mapping[str, Data]) -> swarm.Task:

@@ -24,7 +24,7 @@ from .swarm_runtime import Swarm
 #: Seconds between two looks at the Swarm.
 PAUSE = 1.0
 
-#: Seconds that the other nodes may be behind the one that leads.
+#: Seconds that the other nodes may be behind the one that leads, besides what it and old tasks may take.
 BEHIND = 60.0
 
 #: Looks in a row at a task in its soak that may go unanswered, and the seconds of each.
@@ -59,9 +59,8 @@ def settle(app: App, log: Log) -> list[str]:
     runtime = Swarm(app)
     if switch is None or not runtime.leads:
         return []
-    seen = {service.release for service in runtime.look().values()}
-    before, slot = switch["from_release"], switch["from_slot"]
-    strangers = seen - {switch["release"], before}
+    before, slot, own = switch["from_release"], switch["from_slot"], app.document["host"]
+    strangers = [service.release for service in runtime.look().values() if service.release not in (switch["release"], before) or service.lead not in ("", own)]
     if strangers:
         log.say(f"{app.name}: the Swarm runs {health.joined(sorted(strangers), ', ')}, which another host has told it; it is left alone")
         return []
@@ -82,6 +81,7 @@ class Update:
         """Do it, or leave everything as it was."""
         journal = self.app.journal
         self.runtime.check(self.release)
+        self._learn_slots()
         journal.begin_switch(self.release, self.slot, from_release=self.old, from_slot=self.old_slot)
         dead_man = DeadMan(self.app)
         wanted = self.app.document["processes"]
@@ -102,9 +102,12 @@ class Update:
             error = room.named(problem, self.app.layout.state)
             room.Reserve(self.app).give_up()
             lost = self._back_anyhow()
-            with contextlib.suppress(OSError):
-                journal.end_switch("failed")
-            dead_man.disarm()
+            if lost is not None:
+                with contextlib.suppress(OSError):
+                    journal.end_switch("failed")
+                dead_man.disarm()
+            # Else the journal goes on saying that an update is unfinished, and the next to read it goes back: the end of this step, or the timer.
+            lost = ["all of it"] if lost is None else lost
             error.live = self.app.living() + (f", but {' and '.join(lost)} did not come back" if lost else "")
             error.what = error.what or "activate"
             error.next_step = error.next_step or "Read the log above, mend the release and run deploy.yml again."
@@ -113,6 +116,14 @@ class Update:
         dead_man.disarm()
         journal.settled()
         return True
+
+    def _learn_slots(self) -> None:
+        """Take the ports that are free by what the Swarm says: a journal that followed, or was lost, may have guessed."""
+        seen = self.runtime.look()
+        public = [process["name"] for process in self.app.document["processes"] if process["public"]]
+        self.old_slot = next((service.slot for service in seen.values() if service.release == self.old and service.slot), self.old_slot)
+        held = next((seen[name].slot for name in public if name in seen and seen[name].slot), self.old_slot)
+        self.slot = other_slot(held) if held else "blue"
 
     # -- forwards
 
@@ -134,6 +145,7 @@ class Update:
         """Wait until all run. Returns the process that does not, with the cause; of one that the Swarm takes back only when it has done so."""
         world, told = self.app.world, ""
         end = world.monotonic() + seconds
+        steady: tuple[float, int] | None = None
         while True:
             seen = self.runtime.look()
             found = {process["name"]: swarm.judge(seen.get(process["name"]), process, release) for process in wanted}
@@ -144,14 +156,30 @@ class Update:
                 return failed
             going = "; ".join(verdict.cause for verdict in found.values() if verdict.state == swarm.GOING)
             if not failed and not going:
-                return None
+                # Of a new service the Swarm judges nothing, and of one that was just told it may not have begun: what runs must go on running.
+                ended = sum(len(seen[name].ended(release)) for name in found)
+                if steady is None or steady[1] != ended:
+                    steady = (world.monotonic(), ended)
+                if world.monotonic() - steady[0] >= swarm.MONITOR + PAUSE:
+                    return None
+            else:
+                steady = None
             if world.monotonic() >= end:
-                name = failed[0] if failed else next(name for name, verdict in found.items() if verdict.state == swarm.GOING)
-                return name, f"{failed[1] if failed else going} after {seconds:.0f} s"
+                return failed or self._late(seen, found, release, seconds)
             if going and going != told:
                 self.log.say(f"{self.app.name}: {going}")
                 told = going
             world.sleep(PAUSE)
+
+    @staticmethod
+    def _late(seen: t.Mapping[str, swarm.Service], found: t.Mapping[str, swarm.Verdict], release: str, seconds: float) -> tuple[str, str]:
+        """Return which process is not there when the time is over, and what is known of it."""
+        for name, verdict in found.items():
+            if verdict.state == swarm.GOING:
+                return name, f"{verdict.cause} after {seconds:.0f} s"
+        name = max(found, key=lambda name: len(seen[name].ended(release)))
+        ended = seen[name].ended(release)[-1]
+        return name, f"{name}: its tasks end again and again, after {seconds:.0f} s still: {ended.error or swarm.UNSAID} on {ended.node}"
 
     def _prove(self, wanted: t.Sequence[dict[str, t.Any]]) -> None:
         """Ask each task of the release at its node, as the proxies do."""
@@ -215,17 +243,20 @@ class Update:
         wanted = self.app.document["processes"]
         self.runtime.restart([], self.release)
         failed = self._follow(wanted, self.release, sum(swarm.patience(process) for process in wanted))
+        if failed:
+            # What is half done would be tried for ever.
+            self.runtime.apply(self.release, t.cast(str, self.old_slot))
         return [failed[0]] if failed else []
 
     # -- backwards
 
-    def _back_anyhow(self) -> list[str]:
-        """Go back, also where the Swarm cannot be asked: what failed first is what is told."""
+    def _back_anyhow(self) -> list[str] | None:
+        """Go back; what failed first is what is told. Returns the processes that did not come back, None where the Swarm could not be told."""
         try:
             return self.back(self.old, self.old_slot)
         except AnchorageError as problem:
             self.log.say(f"{self.app.name}: {problem.message}")
-            return ["all of it"]
+            return None
 
     def back(self, release: str | None, slot: str | None) -> list[str]:
         """Let the Swarm run what ran before. Returns the processes that did not come back."""
@@ -262,7 +293,7 @@ class Follower:
         journal = self.app.journal
         tree = journal.release(self.release)["tree"]
         self.runtime.check(self.release)
-        end = self.app.world.monotonic() + BEHIND
+        end = self.app.world.monotonic() + self._behind()
         while True:
             found = self.runtime.here()
             wrong = [cause for container in found for cause in [self._wrong(container)] if cause]
@@ -285,6 +316,13 @@ class Follower:
         names = health.joined((container["name"] for container in found), ", ")
         self.log.say(f"{self.app.name}: release {self.release} is live; on this host run {names or 'none of its tasks'}")
         return True
+
+    def _behind(self) -> float:
+        """Return how long the release before may run here, in seconds: the lead may be at it still, and an old task finishes what it has in hand."""
+        live = self.app.at(self.app.journal.live).document
+        stops = max(process["stop_seconds"] for process in live["processes"]) + swarm.HEARD + swarm.STRAGGLERS
+        soak = (self.app.document.get("soak") or {"seconds": 0})["seconds"]
+        return float(BEHIND + stops + soak + sum(swarm.patience(process) for process in self.app.document["processes"]))
 
     def _wrong(self, container: dict[str, t.Any]) -> str:
         """Say what is wrong with a container; the process in it must say itself that it is of the release."""

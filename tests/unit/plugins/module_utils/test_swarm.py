@@ -48,7 +48,7 @@ def process(document, name):
         ({"source": {"path": "."}, "image": {"build_on": "host"}}, "image.build_on", "must be controller"),
         ({"strategy": "hold"}, "strategy", "hold is not for runtime swarm"),
         ({"processes": {"web": {"instances": 5}}}, "processes.web.instances", "must not be more than the 4 hosts of the app"),
-        ({"hosts": ["a4"]}, "hosts", "must hold one of the first 3 of group app (a1, a2, a3), which manage the Swarm"),
+        ({"shared": ["static"], "processes": {"web": {"instances": 2}}}, "processes.web.instances", "must not be more than 1 where the app has shared"),
         ({"database": {"image": "postgres:17"}}, "database.image", "belongs to runtime compose, not to swarm"),
         ({"components": {"s3": {}}}, "components", "belongs to runtime compose, not to swarm"),
     ],
@@ -58,6 +58,14 @@ def test_what_a_swarm_cannot_do_is_refused_by_key(changes, key, words):
     for name, value in changes.items():
         app[name] = {"web": {**app["processes"]["web"], **value["web"]}} if name == "processes" else value
     assert words in refused(app)[f"apps.web.{key}"]
+
+
+def test_the_host_that_tells_the_swarm_must_manage_it():
+    far = changed(APP, domain="far.example.com", hosts=["a4"])
+    found = refused(changed(APP, hosts=["a1", "a2", "a3"]), far=far)
+    assert "must begin with a host that manages the Swarm (a1, a2, a3)" in found["apps.far.hosts"] and "apps.web.hosts" not in found
+    assert "(a1)" in refused(changed(APP, hosts=["a1"]), far=changed(far, hosts=["a2"]))["apps.far.hosts"], "of two nodes the first one manages alone"
+    assert resolved({"far": far}, NODES), "alone it is the one that manages"
 
 
 def test_a_service_on_a_node_is_refused_and_one_elsewhere_or_managed_is_not():
@@ -154,7 +162,8 @@ def test_the_stack_starts_first_rolls_back_and_stays_on_the_nodes_of_the_app(doc
     assert web["deploy"]["resources"]["limits"] == {"pids": 512, "memory": "300M"}
     assert web["image"] == DIGEST and web["user"] == "990:991" and web["cap_drop"] == ["ALL"] and web["read_only"]
     assert web["healthcheck"]["start_period"] == f"{process(document, 'web')['health']['deadline_seconds']}s"
-    assert web["labels"] == web["deploy"]["labels"] == {"vps.anchorage.app": "web", "vps.anchorage.release": "r1", "vps.anchorage.slot": "green"}
+    labels = {"vps.anchorage.app": "web", "vps.anchorage.release": "r1", "vps.anchorage.slot": "green"}
+    assert web["labels"] == labels and web["deploy"]["labels"] == {**labels, "vps.anchorage.lead": "a2"}
 
 
 def test_what_is_written_on_one_node_keeps_the_app_there(document):
@@ -246,6 +255,13 @@ def test_a_task_that_nobody_hears_leaves_all_the_same(tmp_path, monkeypatch):
     task, file = supervised(tmp_path, seconds=60)
     task.terminate()
     assert task.wait(10) == 7 and file.exists()
+
+
+def test_a_task_that_cannot_say_it_leaves_all_the_same_and_in_order(tmp_path):
+    task, file = supervised(tmp_path, seconds=60)
+    file.parent.rmdir()
+    task.terminate()
+    assert task.wait(5) == 7, "the shell itself must not end over it"
 
 
 def test_without_its_environment_nothing_is_started():

@@ -73,7 +73,7 @@ class SwarmWorld(HostWorld):
             if before and before["release"] == release:
                 continue
             error = self.bad.get((name, release))
-            kept = {"name": name, "release": release, "labels": wanted["labels"], "replicas": wanted["deploy"]["replicas"], "update": {}, "tasks": []}
+            kept = {"name": name, "release": release, "labels": wanted["deploy"]["labels"], "replicas": wanted["deploy"]["replicas"], "update": {}, "tasks": []}
             if error and before:
                 kept = {**before, "update": {"State": "rollback_completed", "Message": "rollback completed"}}
                 kept["tasks"] = [*before["tasks"], self._task(name, release, "failed", error)]
@@ -106,7 +106,7 @@ class SwarmWorld(HostWorld):
         return Completed(0, "line of its log\n", "")
 
     def _do_service_update(self, words, argv):
-        self.told.append((argv[-1], "force"))
+        self.told.append((argv[-1], "force", "--update-order=stop-first" in argv))
         return OK
 
     def _do_node_ls(self, words, argv):
@@ -247,6 +247,9 @@ def test_where_the_way_back_cannot_be_told_it_says_so(shop, monkeypatch):
         go(app, log, "r2")
     assert "exit (1)" in caught.value.message and caught.value.live.endswith(", but all of it did not come back")
     assert any("no quorum" in line for line in lines)
+    assert app.journal.switch["release"] == "r2" and app.unsettled, "whoever comes next tries again"
+    monkeypatch.undo()
+    assert recovery.recover(app, log) and {told["release"] for told in world.services.values()} == {"r1"} and app.journal.switch is None
 
 
 def test_what_does_not_come_is_given_up_in_time(shop):
@@ -271,16 +274,19 @@ def test_what_does_not_answer_is_no_release(shop, monkeypatch):
 
 @pytest.mark.parametrize("how", ["ends", "silent"])
 def test_a_release_that_dies_in_its_soak_goes_back(shop, monkeypatch, how):
-    app, world, log, _lines = shop(soak={"seconds": 20, "max_error_percent": 1, "max_slowdown": 3})
+    app, world, log, lines = shop(soak={"seconds": 20, "max_error_percent": 1, "max_slowdown": 3})
     go(app, log, "r1")
-    looks = iter(range(1000))
+    lines.clear()
+    before = []
 
     def later():
-        if next(looks) > 8 and world.services["server"]["release"] == "r2":
-            if how == "ends":
-                world.services["server"]["tasks"].append(world._task("server", "r2", "failed", "out of memory"))
-            else:
-                monkeypatch.setattr(swarm_switch, "probe", lambda *_a, **_m: [health.judge("status", False, cause="refused")])
+        if not any("soak: watching" in line for line in lines) or before:
+            return
+        before.append(True)
+        if how == "ends":
+            world.services["server"]["tasks"].append(world._task("server", "r2", "failed", "out of memory"))
+        else:
+            monkeypatch.setattr(swarm_switch, "probe", lambda *_a, **_m: [health.judge("status", False, cause="refused")])
 
     world.on_sleep = later
     with pytest.raises(AnchorageError, match="out of memory" if how == "ends" else "did not answer 3 times in a row"):
@@ -310,6 +316,42 @@ def test_a_step_that_died_goes_back_and_one_that_another_host_went_past_is_left_
     assert recovery.recover(app, log)
     assert {told["release"] for told in world.services.values()} == {"r3"}, "the Swarm knows better what is wanted of it"
     assert any("another host has told it" in line for line in lines)
+
+
+def test_a_host_that_went_down_in_an_update_goes_back_when_it_is_there_again(shop):
+    app, world, log, _lines = shop()
+    go(app, log, "r1")
+    app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    of(app).apply("r2", "green")
+    assert not recovery.at_boot(app, log) and app.journal.switch is not None, "the Engine is not there yet"
+    assert recovery.recover(app, log)
+    assert {told["release"] for told in world.services.values()} == {"r1"} and app.journal.switch is None
+
+
+def test_what_another_host_has_led_since_is_left_alone_also_where_it_is_the_same_release(shop):
+    app, world, log, _lines = shop()
+    go(app, log, "r1")
+    app.journal.begin_switch("r2", "green", from_release="r1", from_slot="blue")
+    of(app).apply("r2", "green")
+    for told in world.services.values():
+        told["labels"]["vps.anchorage.lead"] = "n2"
+    assert recovery.recover(app, log) and {told["release"] for told in world.services.values()} == {"r2"}
+
+
+def test_ports_are_taken_by_what_the_swarm_says_not_by_a_journal_that_guessed(shop):
+    app, world, log, _lines = shop()
+    go(app, log, "r1")
+    app.journal.go_live("r1", "green", "t1")
+    go(app, log, "r2")
+    assert world.services["server"]["labels"]["vps.anchorage.slot"] == app.journal.slot == "green"
+
+
+def test_a_worker_that_ends_again_and_again_is_no_release(shop):
+    app, world, log, _lines = shop()
+    go(app, log, "r1")
+    world.on_sleep = lambda: world.services["worker"]["tasks"].append(world._task("worker", "r2", "failed", "exit (2)"))
+    with pytest.raises(AnchorageError, match="its tasks end again and again.*exit .2. on n2"):
+        go(app, log, "r2")
 
 
 def test_after_a_boot_nothing_is_told(shop):
@@ -431,6 +473,7 @@ def test_health_on_another_node(follower):
     assert causes(app) == []
     world.containers = [container("r2")]
     assert causes(app) == ["shop_server.1.abc is of release r2, and r1 is live"]
+    assert all(check.healthy for check in swarm_probe.ask(app, app.document, "r1")), "while a release comes that is no alarm"
     world.containers = [container("r1", checked="unhealthy")]
     assert causes(app) == ["shop_server.1.abc is unhealthy"]
 
@@ -440,7 +483,7 @@ def test_a_restart_replaces_all_tasks(shop):
     go(app, log, "r1")
     world.told.clear()
     assert restart.restart(app, log, force=True)["changed"]
-    assert sorted(world.told) == [("shop_server", "force"), ("shop_worker", "force")]
+    assert sorted(world.told) == [("shop_server", "force", True), ("shop_worker", "force", False)], "the port of an old task is the new one's"
 
 
 def test_secrets_that_no_release_uses_go(shop):
