@@ -240,9 +240,13 @@ def test_where_the_way_back_cannot_be_told_it_says_so(shop, monkeypatch):
     go(app, log, "r1")
     world.bad["server", "r2"] = "exit (1)"
     told = Swarm.apply
-    monkeypatch.setattr(
-        Swarm, "apply", lambda self, release, *a, **m: told(self, release, *a, **m) if release == "r2" else (_ for _ in ()).throw(AnchorageError("no quorum"))
-    )
+
+    def apply(self, release, *arguments, **more):
+        if release != "r2":
+            raise AnchorageError("no quorum")
+        told(self, release, *arguments, **more)
+
+    monkeypatch.setattr(Swarm, "apply", apply)
     with pytest.raises(AnchorageError) as caught:
         go(app, log, "r2")
     assert "exit (1)" in caught.value.message and caught.value.live.endswith(", but all of it did not come back")
