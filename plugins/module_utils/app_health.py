@@ -47,6 +47,7 @@ from .layout import AUTHORITY
 from .release_plan import Instance, instances, listen_address
 from .runtime import COMPOSE, SWARM, name_of
 from .slots import heartbeat
+from .swarm_runtime import Swarm
 from .world import World
 
 Data = dict[str, t.Any]
@@ -135,8 +136,9 @@ def _swarm_parts(app: App, document: Data, live: str) -> list[Part]:
     """Return the questions to an app whose processes are where the Swarm has put them. Its signs of life are asked for where it is led."""
     name = f"{app.name} tasks"
     found = [Part(name, "processes", lambda _seconds: _settled(name, swarm_probe.ask(app, document, live), "they run as the Swarm was told"))]
+    leads = Swarm(app.at(live)).leads
     for process in document["processes"]:
-        if process.get("heartbeat") and process["instances"] and document["hosts"][0] == document["host"]:
+        if process.get("heartbeat") and process["instances"] and leads:
             found.append(Part(f"{app.name} {process['name']} heartbeat", "worker", _heartbeat(app.at(live), process, live)))
     return found
 

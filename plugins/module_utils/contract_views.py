@@ -11,8 +11,7 @@ import typing as t
 from . import components, edges, rotation, swarm
 from .compose_project import base_name
 from .contract_rules import secrets_in
-from .contract_together import POSTGRESQL_PORT, REDIS_PORT
-from .contract_together import swarm_nodes as swarm_names
+from .contract_together import POSTGRESQL_PORT, REDIS_PORT, swarm_nodes
 from .encoders import url_login, url_part
 from .layout import AUTHORITY, TLS, TRUSTED
 from .runtime import COMPOSE, CONTAINED, PM2, SWARM
@@ -115,27 +114,20 @@ def base_firewall_allow(contract: Data, host: str, plain: t.Sequence[str] = ()) 
     return [merged[key] for key in sorted(merged)]
 
 
-def swarm_nodes(contract: Data) -> list[Data]:
-    """Return the nodes of the Swarm in the order of group app, with the labels by which apps are placed; nothing where no app needs one.
+def docker_compose_swarm_nodes(contract: Data, host: str) -> list[Data]:
+    """Return the nodes of the Swarm that a host is one of, in the order of group app; nothing for a host that is none.
 
-    :returns: C(name), C(address), C(manager) and C(labels) of each.
+    :returns: C(name), C(address), C(manager) and C(labels), by which apps are placed, of each.
     """
-    apps = [app for app in _apps(contract) if app["runtime"] == SWARM]
-    names = swarm_names(contract["apps"], contract["topology"])
+    names = swarm_nodes(contract["apps"], contract["topology"])
     leading = swarm.managers(names)
     found = []
-    for name in names:
-        here = [app for app in apps if name in app["hosts"]]
+    for name in names if host in names else []:
+        here = [app for app in _apps(contract) if app["runtime"] == SWARM and name in app["hosts"]]
         labels = {swarm.node_label(app["name"]): "true" for app in here}
         labels.update({swarm.files_label(app["name"]): "true" for app in here if app["shared"] and app["hosts"][0] == name})
         found.append({"name": name, "address": _address(contract, name), "manager": name in leading, "labels": labels})
     return found
-
-
-def docker_compose_swarm_nodes(contract: Data, host: str) -> list[Data]:
-    """Return the nodes of the Swarm that a host is one of; nothing for a host that is none."""
-    nodes = swarm_nodes(contract)
-    return nodes if any(node["name"] == host for node in nodes) else []
 
 
 def docker_compose_swarm_ports(contract: Data, host: str) -> list[Data]:
@@ -153,9 +145,9 @@ def docker_compose_swarm_ports(contract: Data, host: str) -> list[Data]:
 
 def _between_nodes(contract: Data, host: str) -> list[Data]:
     """Return what the nodes of a Swarm tell each other."""
-    names = [node["name"] for node in docker_compose_swarm_nodes(contract, host)]
+    names = swarm_nodes(contract["apps"], contract["topology"])
     others = _others(contract, names, host)
-    if not others:
+    if host not in names or not others:
         return []
     kinds = [(swarm.GOSSIP, "tcp"), (swarm.GOSSIP, "udp"), (swarm.OVERLAY, "udp")]
     if host in swarm.managers(names):

@@ -48,6 +48,7 @@ LEAVE = f"""\
 "$@" &
 child=$!
 leave() {{
+    trap '' TERM INT QUIT HUP
     # In a shell of its own: one that cannot open a file for a builtin of its kind ends.
     if (: > "{LEAVING}/$PORT") 2>/dev/null; then
         tries={HEARD * 10}
@@ -58,13 +59,13 @@ leave() {{
         sleep {STRAGGLERS}
     fi
     kill -TERM "$child"
+    # Here, since the wait that was interrupted knows only that it was.
+    wait "$child"
+    exit "$?"
 }}
 trap leave TERM INT QUIT HUP
-while :; do
-    wait "$child"
-    code=$?
-    kill -0 "$child" 2>/dev/null || exit "$code"
-done
+wait "$child"
+exit "$?"
 """
 
 #: What of an environment everybody may see who may ask the Engine. All else is a secret of the Swarm's.
@@ -260,7 +261,6 @@ class Service(t.NamedTuple):
     process: str
     release: str
     slot: str
-    replicas: int
     update: str
     said: str
     tasks: tuple[Task, ...]

@@ -16,7 +16,6 @@ from .compose_project import APP, RELEASE, SLOT
 from .compose_runtime import ALIVE, Compose
 from .encoders import compose_file
 from .errors import AnchorageError
-from .health import Check, judge
 from .layout import SLOTS
 from .release_plan import Instance
 
@@ -39,8 +38,11 @@ class Swarm(Compose):
 
     @property
     def services(self) -> str:
-        """Return the command that shows the services."""
-        return f"docker stack ps --no-trunc {self.app.name}"
+        """Return the command that shows the unit of Redis, which is on another host."""
+        return f"systemctl status 'redis-server@{self.app.name}-jobs', on its host"
+
+    def _not_by_hand(self, done: str) -> AnchorageError:
+        return AnchorageError(f"The processes of {self.app.name} are {done} by the Swarm.", next_step=f"docker stack ps --no-trunc {self.app.name}")
 
     # -- files
 
@@ -145,21 +147,17 @@ class Swarm(Compose):
         """Return the names of the containers on this node."""
         return {container["name"] for container in self.here()}
 
-    def at_rest(self, seconds: float) -> dict[str, bool]:
-        """Return what runs here; who starts and stops it is the Swarm."""
-        return {container["name"]: container["alive"] for container in self.here()}
-
     def mend(self, log: t.Callable[[str], None]) -> bool:
         """Nothing is left to be mended by hand: the Swarm starts tasks anew, with ports of their own."""
         return False
 
     def start(self, wanted: t.Sequence[Instance], release: str) -> None:
         """No single process is started by hand."""
-        raise AnchorageError(f"The processes of {self.app.name} are started by the Swarm.", next_step=self.services)
+        raise self._not_by_hand("started")
 
     def delete(self, names: t.Iterable[str]) -> None:
         """No single process is stopped by hand."""
-        raise AnchorageError(f"The processes of {self.app.name} are stopped by the Swarm.", next_step=self.services)
+        raise self._not_by_hand("stopped")
 
     def restart(self, wanted: t.Sequence[Instance], release: str) -> None:
         """Let the Swarm replace all tasks, one by one."""
@@ -168,17 +166,6 @@ class Swarm(Compose):
             # The port of an old task is the new one's, too; the next release starts first again.
             order = ["--update-order=stop-first"] if name in public else []
             self.docker("service", "update", "--quiet", "--force", "--detach", *order, swarm.service_name(self.app.name, name), timeout=300)
-
-    def keep_for_boot(self, release: str, slot: str) -> None:
-        """The Swarm itself keeps what is to run."""
-
-    def owns_port(self, instance: Instance, owners: t.Collection[int]) -> Check:
-        """A port of a node is taken by the task that was placed there; it is proven by its answer."""
-        return judge("identity", True, evidence={"pids": list(owners), "port": instance.port})
-
-    def where_it_logs(self, instance: Instance) -> str:
-        """Return the command that shows its log, from any manager."""
-        return f"docker service logs --tail 50 {swarm.service_name(self.app.name, instance.process['name'])}"
 
     def last_words(self, process: str) -> list[str]:
         """Return the end of the log of a service, wherever its tasks run or ran."""
@@ -228,9 +215,8 @@ def _service(told: Data, tasks: tuple[swarm.Task, ...]) -> swarm.Service:
     spec, update = told["Spec"], told.get("UpdateStatus") or {}
     labels = spec["Labels"]
     process = spec["Name"][len(labels[APP]) + 1 :]
-    replicas = (spec["Mode"].get("Replicated") or {}).get("Replicas", 0)
     return swarm.Service(
-        process, labels.get(RELEASE, ""), labels.get(SLOT, ""), replicas, update.get("State", ""), update.get("Message", ""), tasks, labels.get(swarm.LEAD, "")
+        process, labels.get(RELEASE, ""), labels.get(SLOT, ""), update.get("State", ""), update.get("Message", ""), tasks, labels.get(swarm.LEAD, "")
     )
 
 

@@ -293,7 +293,7 @@ def task(release="r2", state="running", wanted="running", error="", node="a1"):
 
 
 def service(*tasks, release="r2", update="", said=""):
-    return swarm.Service("web", release, "green", 2, update, said, tasks)
+    return swarm.Service("web", release, "green", update, said, tasks)
 
 
 @pytest.mark.parametrize(

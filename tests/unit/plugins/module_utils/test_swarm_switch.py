@@ -73,7 +73,7 @@ class SwarmWorld(HostWorld):
             if before and before["release"] == release:
                 continue
             error = self.bad.get((name, release))
-            kept = {"name": name, "release": release, "labels": wanted["deploy"]["labels"], "replicas": wanted["deploy"]["replicas"], "update": {}, "tasks": []}
+            kept = {"name": name, "release": release, "labels": wanted["deploy"]["labels"], "update": {}, "tasks": []}
             if error and before:
                 kept = {**before, "update": {"State": "rollback_completed", "Message": "rollback completed"}}
                 kept["tasks"] = [*before["tasks"], self._task(name, release, "failed", error)]
@@ -82,7 +82,7 @@ class SwarmWorld(HostWorld):
             elif name in self.stuck:
                 kept["tasks"] = [self._task(name, release, "pending", "no suitable node")]
             else:
-                kept["tasks"] = [self._task(name, release) for _number in range(kept["replicas"])]
+                kept["tasks"] = [self._task(name, release) for _number in range(wanted["deploy"]["replicas"])]
             self.services[name] = kept
         return OK
 
@@ -129,7 +129,7 @@ class SwarmWorld(HostWorld):
 
     @staticmethod
     def _spec(name, told):
-        return {"Name": f"shop_{name}", "Labels": told["labels"], "Mode": {"Replicated": {"Replicas": told["replicas"]}}}
+        return {"Name": f"shop_{name}", "Labels": told["labels"]}
 
     def _do_inspect(self, words, argv):
         kind = next(word.partition("=")[2] for word in argv if word.startswith("--type="))
@@ -231,7 +231,7 @@ def test_a_first_release_that_is_no_good_is_taken_down(shop):
 
 def test_a_task_that_went_while_it_was_looked_at_is_no_failure(shop):
     app, world, log, _lines = shop()
-    world.gone = ["p9ynq"]
+    world.gone = ["p9ynq", "o4i7a"]
     assert go(app, log, "r1") and not world.gone
 
 
