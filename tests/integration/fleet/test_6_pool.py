@@ -54,7 +54,7 @@ class Pooled(Pair):
 
     def parts(self, name: str) -> dict[str, t.Any]:
         """Return what a host says of its databases."""
-        told = json.loads(self.hosts[name].shell("anchorage health --kinds database --json || true"))
+        told = json.loads(self.hosts[name].shell("anchorage health --kinds database --json", check=False))
         return {part["name"]: part for part in told["parts"]}
 
     def green(self) -> bool:
@@ -188,7 +188,7 @@ def test_a_second_login_is_taken_through_the_pool_and_the_first_is_refused(pair)
     for name in DATABASES:
         for login, opens in ((now, True), (before, False)):
             url = f"postgres://{login.username}:{login.password}@{pair.address(name)}:6432/alpha?sslmode=require"
-            said = pair.web.shell(f"psql -XAtq '{url}' -c 'SELECT current_user' 2>&1 || true").strip()
+            said = pair.web.shell(f"psql -XAtq '{url}' -c 'SELECT current_user' 2>&1", check=False).strip()
             assert (said == "alpha") is opens, (name, said)
 
 
@@ -207,7 +207,7 @@ def test_a_promotion_loses_no_write_and_nobody_reads_from_what_is_gone(pair, num
         ways = [urlsplit(environment[key]) for key in ("DATABASE_URL", "DATABASE_READ_URL")]
         assert [(way.hostname, way.port) for way in ways] == [(pair.address(new), 6432)] * 2, "until the next release nobody reads from the new replica"
     until(pair.green, "all ways to be open", 60)
-    assert pair.hosts[former].shell("systemctl list-unit-files --no-legend 'anchorage-database-forward*' || true").strip() == ""
+    assert pair.hosts[former].shell("systemctl list-unit-files --no-legend 'anchorage-database-forward*'", check=False).strip() == ""
     assert pair.run("provision").changed == 0
     pair.run("deploy")
     assert {urlsplit(environment["DATABASE_READ_URL"]).hostname for environment in pair.environments()} == {pair.address(former)}
@@ -220,6 +220,6 @@ def test_a_pool_is_taken_away_after_the_release_that_does_without(pair):
         pair.run("provision")
         time.sleep(1)
     assert not customers.lost(pair) and not customers.figures()["failed"], customers.figures()
-    assert pair.hosts[pair.primary].shell("systemctl is-active pgbouncer || true").strip() == "inactive"
+    assert pair.hosts[pair.primary].shell("systemctl is-active pgbouncer", check=False).strip() == "inactive"
     assert pair.run("provision").changed == 0
     until(pair.green, "all ways to be open")

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from ansible_collections.anchorage.vps.tests.lab import images
+from ansible_collections.anchorage.vps.tests.lab.registry import DOCKERFILE, serve
 
 from .conftest import ROOT, RUNTIME, STUB_APP, Apps, Host, Shop, Visitor
 from .disk import Disk
@@ -21,31 +22,8 @@ pytestmark = [pytest.mark.fault, pytest.mark.skipif(RUNTIME != "compose", reason
 
 REGISTRY, NAME, USER, PASSWORD = "127.0.0.1:5005", "acme/alpha", "puller", "oQ3vN8rT5wZ1yB6m"
 
-SERVE = f"""
-set -e
-export DEBIAN_FRONTEND=noninteractive
-dpkg -s docker-registry >/dev/null 2>&1 || apt-get install -qy --no-install-recommends docker-registry >/dev/null
-systemctl disable --now --quiet docker-registry.service 2>/dev/null || true
-mkdir -p /srv/registry
-perl -e 'print "{USER}:", crypt("@PASSWORD@", "\\$2b\\$05\\$abcdefghijklmnopqrstuu"), "\\n"' > /srv/registry/users
-cat > /srv/registry/config.yml <<'CONFIG'
-version: 0.1
-storage: {{filesystem: {{rootdirectory: /srv/registry/data}}, delete: {{enabled: true}}}}
-http: {{addr: "{REGISTRY}"}}
-auth: {{htpasswd: {{realm: lab, path: /srv/registry/users}}}}
-CONFIG
-systemctl is-active --quiet registry || systemd-run --quiet --unit=registry docker-registry serve /srv/registry/config.yml
-"""
-
-#: An image as a project's own CI makes it.
-DOCKERFILE = f"""FROM {images.STAND_INS["node"]}
-WORKDIR /app
-COPY . .
-RUN node build.js && chmod -R a+rX /app
-WORKDIR /app/dist
-USER 65534:65534
-CMD ["node", "server.js"]
-"""
+#: Prints who may come to it.
+USERS = f"""perl -e 'print "{USER}:", crypt("@PASSWORD@", "\\$2b\\$05\\$abcdefghijklmnopqrstuu"), "\\n"'"""
 
 
 class Registry:
@@ -56,7 +34,7 @@ class Registry:
 
     def start(self, password: str = PASSWORD) -> None:
         """Let it answer whoever knows the password."""
-        self.host.shell(SERVE.replace("@PASSWORD@", password))
+        self.host.shell(serve(REGISTRY, users=USERS.replace("@PASSWORD@", password)))
 
     def stop(self) -> None:
         """Let it be down."""

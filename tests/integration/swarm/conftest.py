@@ -15,6 +15,7 @@ import pytest
 
 from ansible_collections.anchorage.vps.tests.integration.release import conftest as release
 from ansible_collections.anchorage.vps.tests.lab import images
+from ansible_collections.anchorage.vps.tests.lab.registry import DOCKERFILE, serve
 
 LAB = os.environ.get("ANCHORAGE_SWARM_LAB", "swarm")
 NODES = ("node1", "node2", "node3")
@@ -27,30 +28,6 @@ def pytest_configure(config):
 
 
 REGISTRY_PORT, NAME = 5005, "acme/alpha"
-
-SERVE = f"""
-set -e
-export DEBIAN_FRONTEND=noninteractive
-dpkg -s docker-registry >/dev/null 2>&1 || apt-get install -qy --no-install-recommends docker-registry >/dev/null
-systemctl disable --now --quiet docker-registry.service 2>/dev/null || true
-mkdir -p /srv/registry
-cat > /srv/registry/config.yml <<'CONFIG'
-version: 0.1
-storage: {{filesystem: {{rootdirectory: /srv/registry/data}}}}
-http: {{addr: ":{REGISTRY_PORT}"}}
-CONFIG
-systemctl is-active --quiet registry || systemd-run --quiet --unit=registry docker-registry serve /srv/registry/config.yml
-"""
-
-#: An image as a project's own CI makes it.
-DOCKERFILE = f"""FROM {images.STAND_INS["node"]}
-WORKDIR /app
-COPY . .
-RUN node build.js && chmod -R a+rX /app
-WORKDIR /app/dist
-USER 65534:65534
-CMD ["node", "server.js"]
-"""
 
 
 class Apps(release.Apps):
@@ -154,7 +131,7 @@ def swarm(tmp_path_factory) -> t.Iterator[Swarm]:
     found.apps.app("alpha")
     found.run("provision")
     images.ensure_stand_ins()
-    found.database.shell(SERVE)
+    found.database.shell(serve(f":{REGISTRY_PORT}"))
     found.apps.pusher = found.lead
     found.apps.app("alpha")
     found.run("site")
