@@ -198,6 +198,7 @@ def test_a_process_gets_its_environment_as_it_was_given(document, tmp_path):
     done = subprocess.run(["/bin/sh", "-c", take, "sh", "python3", "-c", show], env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     assert (found["JWT_SECRET"], found["NOTE"]) == (SECRET, "a$b") and "pw-of-the-database" in found["DATABASE_URL"]
+    assert not {*found} & {*swarm.PLAIN}, "its port and its name are those of its slot, which the service says"
     missing = subprocess.run(["/bin/sh", "-c", swarm.TAKE, "sh", "true"], capture_output=True, check=False)
     assert missing.returncode != 0, "nothing is started without it"
 
